@@ -1,0 +1,285 @@
+"""MuJoCo's own C engine on a thread pool, inside jit through `jax.pure_callback`.
+
+The simulator's float64 state travels through JAX as uint32 bits, so nothing is rounded and a
+step is a pure function of its arguments: any number of environments, in any leading batch
+shape, gives the same bits as one environment stepped alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import mujoco.batch
+import numpy as np
+from flax import struct
+from jax.typing import ArrayLike
+
+from her_envs.fetch import model as fetch_model
+from her_envs.fetch import observe
+from her_envs.fetch.tasks import SUBSTEPS, FetchTask
+from her_envs.physics.base import Readings
+from her_jax.errors import UserError
+
+_QUAT_DELTA = (1.0, 0.0, 1.0, 0.0)
+
+
+class NativeState(struct.PyTreeNode):
+    """A simulation as bits; `bits(x)` of float64 arrays has twice their length.
+
+    Attributes:
+      row: uint32 [..., 2n], the `mjSTATE_INTEGRATION` row.
+      gripper_pose: uint32 [..., 14], position and quaternion of the gripper body at the last
+        kinematics call, which the next mocap target starts from. In PickAndPlace it lags the
+        row by one substep, as in the original.
+    """
+
+    row: jax.Array
+    gripper_pose: jax.Array
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    """float64 [..., n] as uint32 [..., 2n], losslessly."""
+    return np.ascontiguousarray(values, np.float64).view(np.uint32)
+
+
+def floats(values: np.ndarray) -> np.ndarray:
+    """Inverse of `bits`."""
+    return np.ascontiguousarray(values, np.uint32).view(np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Site:
+    """Where to find a site and which joints move it."""
+
+    id: int
+    root: int  # root body of its kinematic tree
+    dofs: np.ndarray  # bool [nv], the degrees of freedom that move it
+
+    @classmethod
+    def of(cls, model: mujoco.MjModel, name: str) -> _Site:
+        site = model.site(name).id
+        body = int(model.site_bodyid[site])
+        dofs = np.zeros(model.nv, bool)
+        while body:
+            first, count = model.body_dofadr[body], model.body_dofnum[body]
+            dofs[first : first + count] = True
+            body = int(model.body_parentid[body])
+        return cls(site, int(model.body_rootid[model.site_bodyid[site]]), dofs)
+
+
+class _Simulations:
+    """A `mujoco.batch.Batch` with live views of what a step reads and writes."""
+
+    def __init__(self, model: mujoco.MjModel, nsim: int, num_threads: int):
+        self.batch = mujoco.batch.Batch(model, nsim, num_threads)
+        bind = self.batch.bind
+        self.rows = self.batch.state
+        self.qpos, self.qvel = bind("qpos"), bind("qvel")
+        self.ctrl, self.mocap_pos, self.mocap_quat = (
+            bind("ctrl"),
+            bind("mocap_pos"),
+            bind("mocap_quat"),
+        )
+        self.xpos, self.xquat = bind("xpos"), bind("xquat")
+        self.site_xpos, self.site_xmat = bind("site_xpos"), bind("site_xmat")
+        self.cdof, self.subtree_com = bind("cdof"), bind("subtree_com")
+
+    def velocity(self, site: _Site) -> tuple[np.ndarray, np.ndarray]:
+        """Linear and angular velocity [nsim, 3] of a site: mj_jacSite times qvel.
+
+        The Jacobian is that of the last kinematics call and the velocities are the state's, a
+        difference of one substep that the original shares.
+        """
+        spatial = np.einsum("nv,nvk->nk", self.qvel * site.dofs, self.cdof)
+        angular, linear = spatial[:, :3], spatial[:, 3:]
+        offset = self.site_xpos[:, site.id] - self.subtree_com[:, site.root]
+        return linear + np.cross(angular, offset), angular
+
+
+class Native:
+    """The `native` backend: the same physics as Gymnasium-Robotics' Fetch v4, to the bit.
+
+    Attributes:
+      model: the compiled model.
+      gripper_pos, object_height: see `Physics`.
+    """
+
+    def __init__(self, task: FetchTask, num_threads: int = 0):
+        """Compiles the model and settles the arm.
+
+        Args:
+          task: which Fetch task.
+          num_threads: threads that share the environments of a call; 0 for all cores.
+
+        Raises:
+          UserError: if `num_threads` is negative or the model's files are missing.
+        """
+        if num_threads < 0:
+            raise UserError(f"num_threads: {num_threads} is negative; use 0 for all cores")
+        self.model = fetch_model.load(task)
+        settled = fetch_model.settle(self.model, task)
+        self.gripper_pos, self.object_height = settled.gripper_pos, settled.object_height
+        self._row = settled.row
+        self._num_threads = num_threads
+        self._block_gripper = task.block_gripper
+        self._has_object = task.has_object
+        self._dt = self.model.opt.timestep * SUBSTEPS
+        self._grip = _Site.of(self.model, fetch_model.GRIPPER_SITE)
+        self._object = _Site.of(self.model, fetch_model.OBJECT) if task.has_object else None
+        self._gripper_body = self.model.body(fetch_model.GRIPPER_BODY).id
+        joints = [self.model.joint(name) for name in fetch_model.FINGER_JOINTS]
+        self._finger_qpos = [int(joint.qposadr[0]) for joint in joints]
+        self._finger_dof = [int(joint.dofadr[0]) for joint in joints]
+        actuated = self.model.actuator_trnid[:, 0]
+        self._actuated_qpos = self.model.jnt_qposadr[actuated]
+        self._simulations: dict[int, _Simulations] = {}
+        self._lock = threading.Lock()
+
+    # The pure face: unbatched, traceable.
+
+    def reset(self, object_xy: jax.Array) -> tuple[NativeState, Readings]:
+        """See `Physics.reset`."""
+        return self._call(self._host_reset, object_xy)
+
+    def step(
+        self, state: NativeState, gripper_delta: jax.Array, finger_delta: jax.Array
+    ) -> tuple[NativeState, Readings]:
+        """See `Physics.step`."""
+        return self._call(
+            self._host_step, state.row, state.gripper_pose, gripper_delta, finger_delta[None]
+        )
+
+    def _call(self, host: Callable, *args: jax.Array) -> tuple[NativeState, Readings]:
+        def in_numpy(*args):  # JAX arrays would pull float64 arithmetic down to float32
+            return host(*map(np.asarray, args))
+
+        return jax.pure_callback(
+            in_numpy, self._result_shape(), *args, vmap_method="broadcast_all"
+        )
+
+    def _result_shape(self) -> tuple[NativeState, Readings]:
+        def words(n):
+            return jax.ShapeDtypeStruct((n,), jnp.uint32)
+
+        def metres(n):
+            return jax.ShapeDtypeStruct((n,), jnp.float32)
+
+        size = 3 if self._has_object else 0
+        return (
+            NativeState(row=words(2 * self._row.size), gripper_pose=words(14)),
+            Readings(metres(3), metres(3), metres(2), metres(2), *[metres(size)] * 5),
+        )
+
+    # Entries for exact float64 states, outside jit.
+
+    def restore(self, row: ArrayLike) -> tuple[NativeState, Readings]:
+        """See `Physics.restore`.
+
+        Exact for every state that a reset or a blocked-gripper step leaves behind. In the
+        middle of a PickAndPlace episode the one-substep lag of the mocap pose is not part of
+        the row, so there the first step differs from the original by that lag.
+        """
+        rows = self._float64("row", row, self._row.size)
+        stage = int(mujoco.mjtStage.mjSTAGE_POS)  # leaves the warm start alone
+        return self._on_device(*self._host_forward(rows, stage))
+
+    def state_at(self, qpos: ArrayLike, qvel: ArrayLike) -> tuple[NativeState, Readings]:
+        """See `Physics.state_at`."""
+        positions = self._float64("qpos", qpos, self.model.nq)
+        velocities = self._float64("qvel", qvel, self.model.nv)
+        rows = np.broadcast_to(self._row, (*positions.shape[:-1], self._row.size)).copy()
+        rows[..., 1 : 1 + self.model.nq] = positions
+        rows[..., 1 + self.model.nq : 1 + self.model.nq + self.model.nv] = velocities
+        return self._on_device(*self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC)))
+
+    def _float64(self, name: str, values: ArrayLike, size: int) -> np.ndarray:
+        array = np.asarray(values)
+        if array.dtype != np.float64 or array.shape[-1:] != (size,):
+            raise UserError(
+                f"{name}: {array.dtype} array of shape {array.shape}; "
+                f"give float64 [..., {size}] NumPy values"
+            )
+        return array
+
+    @staticmethod
+    def _on_device(state: NativeState, values: Readings) -> tuple[NativeState, Readings]:
+        return jax.tree.map(jnp.asarray, (state, values))
+
+    # The host side: NumPy in, NumPy out, any leading batch shape.
+
+    def _host_reset(self, object_xy: np.ndarray) -> tuple[NativeState, Readings]:
+        rows = np.broadcast_to(self._row, (*object_xy.shape[:-1], self._row.size)).copy()
+        if self._has_object:
+            first = 1 + int(self.model.joint("object0:joint").qposadr[0])  # row[0] is the time
+            rows[..., first : first + 2] = object_xy
+        return self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC))
+
+    def _host_forward(self, rows: np.ndarray, stage: int) -> tuple[NativeState, Readings]:
+        batch_shape = rows.shape[:-1]
+        with self._lock:
+            sim = self._simulation(rows.reshape(-1, self._row.size))
+            sim.batch.forward(stage=stage)
+            return self._collect(sim, batch_shape)
+
+    def _host_step(
+        self,
+        row_bits: np.ndarray,
+        pose_bits: np.ndarray,
+        gripper_delta: np.ndarray,
+        finger_delta: np.ndarray,
+    ) -> tuple[NativeState, Readings]:
+        batch_shape = row_bits.shape[:-1]
+        pose = floats(pose_bits).reshape(-1, 7)
+        with self._lock:
+            sim = self._simulation(floats(row_bits).reshape(-1, self._row.size))
+            sim.ctrl[:] = sim.qpos[:, self._actuated_qpos] + finger_delta.reshape(-1, 1)
+            sim.mocap_pos[:, 0] = pose[:, :3] + gripper_delta.reshape(-1, 3)
+            sim.mocap_quat[:, 0] = pose[:, 3:] + _QUAT_DELTA
+            sim.batch.step(nstep=SUBSTEPS)
+            if self._block_gripper:
+                sim.qpos[:, self._finger_qpos] = 0.0
+                sim.batch.forward()
+            return self._collect(sim, batch_shape)
+
+    def _simulation(self, rows: np.ndarray) -> _Simulations:
+        """The simulations for as many rows, holding them; made on first use of that number."""
+        nsim = len(rows)
+        if nsim not in self._simulations:
+            self._simulations[nsim] = _Simulations(self.model, nsim, self._num_threads)
+        sim = self._simulations[nsim]
+        sim.rows[:] = rows
+        return sim
+
+    def _collect(
+        self, sim: _Simulations, batch_shape: tuple[int, ...]
+    ) -> tuple[NativeState, Readings]:
+        pose = np.concatenate(
+            [sim.xpos[:, self._gripper_body], sim.xquat[:, self._gripper_body]], axis=-1
+        )
+        state = NativeState(row=bits(sim.rows), gripper_pose=bits(pose))
+        values = observe.readings(self._sites(sim), self._dt)
+        values = jax.tree.map(lambda x: x.astype(np.float32), values)
+        return jax.tree.map(lambda x: x.reshape(*batch_shape, x.shape[-1]), (state, values))
+
+    def _sites(self, sim: _Simulations) -> observe.Sites:
+        grip_velp, _ = sim.velocity(self._grip)
+        object_pos = object_mat = object_velp = object_velr = None
+        if self._object is not None:
+            object_pos = sim.site_xpos[:, self._object.id]
+            object_mat = sim.site_xmat[:, self._object.id].reshape(-1, 3, 3)
+            object_velp, object_velr = sim.velocity(self._object)
+        return observe.Sites(
+            grip_pos=sim.site_xpos[:, self._grip.id],
+            grip_velp=grip_velp,
+            finger_pos=sim.qpos[:, self._finger_qpos],
+            finger_vel=sim.qvel[:, self._finger_dof],
+            object_pos=object_pos,
+            object_mat=object_mat,
+            object_velp=object_velp,
+            object_velr=object_velr,
+        )

@@ -1,0 +1,193 @@
+"""One pure program: play, store, relabel, learn.
+
+    cycle: every environment plays one episode; all are stored; the normaliser sees them with
+           relabelled goals; then `updates_per_cycle` updates on relabelled batches
+    epoch: a scan of cycles
+
+Everything that changes is in `TrainState`; the caller jits `epoch` and donates it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from her_jax import buffer, normalizer, relabel, rollout
+from her_jax.config import Config
+from her_jax.types import Agent, Batch, Episode, GoalEnv, GoalObs, Key, Moment, Transition
+
+
+class TrainState(struct.PyTreeNode):
+    """The whole run.
+
+    Attributes:
+      learner: the agent's state.
+      normalizer: statistics of observations and goals.
+      buffer: the goal buffer.
+      key: split once a cycle.
+      env_steps: int32 [], steps played in all environments together.
+    """
+
+    learner: Any
+    normalizer: normalizer.NormalizerState
+    buffer: buffer.BufferState
+    key: Key
+    env_steps: jax.Array
+
+
+def init(env: GoalEnv, agent: Agent, config: Config, key: Key) -> TrainState:
+    """A run before its first step; consumes `key`."""
+    learner_key, run_key = jax.random.split(key)
+    goal_size = env.goal_spec.size
+    return TrainState(
+        learner=agent.init(learner_key, env.observation_size + goal_size),
+        normalizer=normalizer.init(env.observation_size, goal_size),
+        buffer=buffer.init(example_episode(env), config.replay.capacity),
+        key=run_key,
+        env_steps=jnp.zeros((), jnp.int32),
+    )
+
+
+def example_episode(env: GoalEnv) -> Episode:
+    """Zeros of an episode's shape."""
+    steps, goal_size = env.horizon, env.goal_spec.size
+    return Episode(
+        observation=jnp.zeros((steps + 1, env.observation_size)),
+        achieved_goal=jnp.zeros((steps + 1, goal_size)),
+        desired_goal=jnp.zeros(goal_size),
+        action=jnp.zeros((steps, env.action_size)),
+    )
+
+
+def epoch(
+    env: GoalEnv, agent: Agent, config: Config, state: TrainState
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`cycles_per_epoch` cycles; returns the new state and metrics averaged over them."""
+
+    def body(state, _):
+        return cycle(env, agent, config, state)
+
+    state, metrics = jax.lax.scan(body, state, length=config.train.cycles_per_epoch)
+    return state, jax.tree.map(jnp.mean, metrics)
+
+
+def cycle(
+    env: GoalEnv, agent: Agent, config: Config, state: TrainState
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One round of episodes and the updates that follow it."""
+    next_key, play_key, label_key, learn_key = jax.random.split(state.key, 4)
+    episodes = explore(env, agent, config, state, play_key)
+    statistics = observe(config, state.normalizer, episodes, label_key)
+    replay = buffer.insert(state.buffer, episodes)
+    learner, metrics = learn(env, agent, config, state.learner, statistics, replay, learn_key)
+    reached = env.success(episodes.achieved_goal[:, -1], episodes.desired_goal)
+    metrics["exploring_requested_goal_success"] = jnp.mean(reached)
+    played = config.train.num_envs * env.horizon
+    state = TrainState(learner, statistics, replay, next_key, state.env_steps + played)
+    return state, metrics
+
+
+def explore(env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: Key) -> Episode:
+    """One episode [N, ...] in every environment under the exploring policy; consumes `key`."""
+
+    def policy(key: Key, obs: GoalObs) -> jax.Array:
+        return agent.explore(key, greedy(agent, config, state.learner, state.normalizer, obs))
+
+    reset_key, policy_key = jax.random.split(key)
+    return jax.vmap(functools.partial(rollout.play, env, policy))(
+        jax.random.split(reset_key, config.train.num_envs),
+        jax.random.split(policy_key, config.train.num_envs),
+    )
+
+
+def greedy(
+    agent: Agent,
+    config: Config,
+    learner: Any,
+    statistics: normalizer.NormalizerState,
+    obs: GoalObs,
+) -> jax.Array:
+    """The deterministic action for an observation of any leading shape."""
+    return agent.act(
+        learner,
+        normalizer.inputs(statistics, obs.observation, obs.desired_goal, config.normalizer),
+    )
+
+
+def observe(
+    config: Config, statistics: normalizer.NormalizerState, episodes: Episode, key: Key
+) -> normalizer.NormalizerState:
+    """Adds new episodes [N, ...] to the statistics, under relabelled goals as in Baselines.
+
+    Baselines draws N x T steps of the new episodes with replacement; here every step is taken
+    once, which has the same expectation and less variance. Consumes `key`.
+    """
+    count, steps = episodes.action.shape[:2]
+    episode, time = jnp.divmod(jnp.arange(count * steps), steps)
+    seen = relabelled(config, episodes, jnp.asarray(count), Moment(episode, time), key)
+    return normalizer.update(statistics, seen.observation, seen.desired_goal, config.normalizer)
+
+
+def relabelled(
+    config: Config, episodes: Episode, stored: jax.Array, steps: Moment, key: Key
+) -> Transition:
+    """The transitions at `steps` [B], each relabelled by chance; consumes `key`."""
+    one = functools.partial(
+        relabel.transition,
+        episodes,
+        stored,
+        strategy=relabel.STRATEGIES[config.replay.strategy],
+        probability=config.replay.relabel_probability,
+    )
+    return jax.vmap(one)(steps, jax.random.split(key, steps.time.shape[0]))
+
+
+def learn(
+    env: GoalEnv,
+    agent: Agent,
+    config: Config,
+    learner: Any,
+    statistics: normalizer.NormalizerState,
+    replay: buffer.BufferState,
+    key: Key,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """`updates_per_cycle` updates on fresh batches; metrics are their means; consumes `key`."""
+
+    def body(learner, key):
+        sample_key, label_key = jax.random.split(key)
+        steps = buffer.sample(replay, sample_key, config.replay.batch_size)
+        batch = relabelled(config, replay.episodes, replay.size, steps, label_key)
+        reward = env.reward(batch.next_achieved_goal, batch.desired_goal)
+        learner, metrics = agent.update(learner, _inputs(config, statistics, batch, reward))
+        metrics["replayed_reward"] = jnp.mean(reward)
+        metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
+        return learner, metrics
+
+    keys = jax.random.split(key, config.train.updates_per_cycle)
+    learner, metrics = jax.lax.scan(body, learner, keys)
+    return learner, jax.tree.map(jnp.mean, metrics)
+
+
+def _inputs(
+    config: Config,
+    statistics: normalizer.NormalizerState,
+    transitions: Transition,
+    reward: jax.Array,
+) -> Batch:
+    """What the agent sees of transitions [B]: both states under the same goal, normalised."""
+
+    def normalized(observation: jax.Array) -> jax.Array:
+        return normalizer.inputs(
+            statistics, observation, transitions.desired_goal, config.normalizer
+        )
+
+    return Batch(
+        inputs=normalized(transitions.observation),
+        action=transitions.action,
+        reward=reward,
+        next_inputs=normalized(transitions.next_observation),
+    )
