@@ -52,7 +52,10 @@ class ReplayConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.capacity > 0, "capacity", self.capacity, "is not positive; give episodes, e.g. 20000"
+            self.capacity > 0,
+            "capacity",
+            self.capacity,
+            "is not positive; give episodes, e.g. 20000",
         )
         _require(
             self.strategy in STRATEGIES,
@@ -66,11 +69,16 @@ class ReplayConfig:
             self.k,
             "must be finite and at least 0; the paper uses 4",
         )
-        _require(self.batch_size > 0, "batch_size", self.batch_size, "is not positive; try 256")
+        _require(
+            self.batch_size > 0,
+            "batch_size",
+            self.batch_size,
+            "is not positive; try 256",
+        )
 
     @property
     def relabel_probability(self) -> float:
-        """p = 1 - 1/(1+k), and 0 for strategy `none`."""
+        """P = 1 - 1/(1+k), and 0 for strategy `none`."""
         return 0.0 if self.strategy == "none" else 1.0 - 1.0 / (1.0 + self.k)
 
 
@@ -88,7 +96,12 @@ class NormalizerConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            _require(value > 0, field.name, value, f"is not positive; default {field.default}")
+            _require(
+                value > 0,
+                field.name,
+                value,
+                f"is not positive; default {field.default}",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +135,12 @@ class DDPGConfig:
             "needs at least one positive width, e.g. 256 256 256",
         )
         for name in ("actor_learning_rate", "critic_learning_rate"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "is not positive; try 1e-3")
+            _require(
+                getattr(self, name) > 0,
+                name,
+                getattr(self, name),
+                "is not positive; try 1e-3",
+            )
         _require(
             0 <= self.discount < 1,
             "discount",
@@ -130,10 +148,16 @@ class DDPGConfig:
             "must lie in [0, 1): targets are clipped to -1 / (1 - discount)",
         )
         _require(
-            0 < self.target_rate <= 1, "target_rate", self.target_rate, "must lie in (0, 1]; try 0.05"
+            0 < self.target_rate <= 1,
+            "target_rate",
+            self.target_rate,
+            "must lie in (0, 1]; try 0.05",
         )
         _require(
-            self.target_period > 0, "target_period", self.target_period, "is not positive; try 1"
+            self.target_period > 0,
+            "target_period",
+            self.target_period,
+            "is not positive; try 1",
         )
         _require(self.action_l2 >= 0, "action_l2", self.action_l2, "is negative; try 0.1")
         _require(self.noise_std >= 0, "noise_std", self.noise_std, "is negative; try 0.2")
@@ -155,8 +179,8 @@ class TrainConfig:
 
     env_steps: int = 4_750_000
     """Environment steps of the run, all environments together; rounded up to whole epochs."""
-    num_envs: int = 38
-    """Environments that play at the same time."""
+    num_envs: int = 16
+    """Environments that play at the same time (Baselines: 2 in each of 19 workers)."""
     updates_per_cycle: int = 40
     """Updates after each round of episodes."""
     cycles_per_epoch: int = 50
@@ -169,7 +193,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            _require(value > 0, field.name, value, f"is not positive; default {field.default}")
+            _require(
+                value > 0,
+                field.name,
+                value,
+                f"is not positive; default {field.default}",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

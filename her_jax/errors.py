@@ -1,5 +1,5 @@
 """The one error for what a user can put right."""
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Bad input: one line that names the field, the value and the remedy."""

@@ -8,13 +8,19 @@ samples at 1.3 m.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from brax.training.acme import running_statistics
 
 from her_jax.config import NormalizerConfig
+
+with contextlib.redirect_stdout(
+    io.StringIO()
+):  # MJX, which Brax imports, prints that Warp is absent
+    from brax.training.acme import running_statistics
 
 NormalizerState = running_statistics.RunningStatisticsState
 
@@ -27,7 +33,10 @@ def init(observation_size: int, goal_size: int) -> NormalizerState:
 
 
 def update(
-    state: NormalizerState, observation: jax.Array, goal: jax.Array, config: NormalizerConfig
+    state: NormalizerState,
+    observation: jax.Array,
+    goal: jax.Array,
+    config: NormalizerConfig,
 ) -> NormalizerState:
     """Takes in observations [..., O] and goals [..., G] with equal leading dimensions."""
     return running_statistics.update(
@@ -36,7 +45,10 @@ def update(
 
 
 def inputs(
-    state: NormalizerState, observation: jax.Array, goal: jax.Array, config: NormalizerConfig
+    state: NormalizerState,
+    observation: jax.Array,
+    goal: jax.Array,
+    config: NormalizerConfig,
 ) -> jax.Array:
     """Normalised observation and goal, concatenated: [..., O], [..., G] -> [..., O+G]."""
     normalized = running_statistics.normalize(
@@ -45,6 +57,6 @@ def inputs(
     return jnp.concatenate([normalized["observation"], normalized["goal"]], axis=-1)
 
 
-def _clipped(observation: jax.Array, goal: jax.Array, config: NormalizerConfig) -> dict[str, Any]:
+def _clipped(observation: jax.Array, goal: jax.Array, config: NormalizerConfig) -> Any:
     values = {"observation": observation, "goal": goal}
     return jax.tree.map(lambda x: jnp.clip(x, -config.input_clip, config.input_clip), values)

@@ -18,7 +18,16 @@ from flax import struct
 
 from her_jax import buffer, normalizer, relabel, rollout
 from her_jax.config import Config
-from her_jax.types import Agent, Batch, Episode, GoalEnv, GoalObs, Key, Moment, Transition
+from her_jax.types import (
+    Agent,
+    Batch,
+    Episode,
+    GoalEnv,
+    GoalObs,
+    Key,
+    Moment,
+    Transition,
+)
 
 
 class TrainState(struct.PyTreeNode):

@@ -11,10 +11,10 @@ Functions are written for one element ("unbatched") and lifted with `jax.vmap` b
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 import jax
-from flax import struct
 
 Key = jax.Array
 """One typed PRNG key, `jax.random.key`; consumed exactly once by whoever receives it."""
@@ -105,7 +105,8 @@ class OnlineTarget(NamedTuple):
     target: Any
 
 
-class GoalSpec(struct.PyTreeNode):
+@dataclasses.dataclass(frozen=True)
+class GoalSpec:
     """What a goal is.
 
     Attributes:
@@ -115,17 +116,19 @@ class GoalSpec(struct.PyTreeNode):
       tolerance: success if the distance is below it, in `units`.
     """
 
-    name: str = struct.field(pytree_node=False)
-    size: int = struct.field(pytree_node=False)
-    units: str = struct.field(pytree_node=False)
-    tolerance: float = struct.field(pytree_node=False)
+    name: str
+    size: int
+    units: str
+    tolerance: float
 
 
 class EnvState(Protocol):
-    """Any pytree with the current `obs`."""
+    """Any pytree with the current observation."""
 
     @property
-    def obs(self) -> GoalObs: ...
+    def obs(self) -> GoalObs:
+        """What the agent sees."""
+        ...
 
 
 class GoalEnv(Protocol):
@@ -136,21 +139,35 @@ class GoalEnv(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
-    @property
-    def horizon(self) -> int: ...
-    @property
-    def observation_size(self) -> int: ...
-    @property
-    def action_size(self) -> int: ...
-    @property
-    def goal_spec(self) -> GoalSpec: ...
+    def name(self) -> str:
+        """Public name."""
+        ...
 
-    def reset(self, key: Key) -> Any:
+    @property
+    def horizon(self) -> int:
+        """T, steps of every episode."""
+        ...
+
+    @property
+    def observation_size(self) -> int:
+        """O."""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        ...
+
+    @property
+    def goal_spec(self) -> GoalSpec:
+        """What a goal is, and when it is reached."""
+        ...
+
+    def reset(self, key: Key) -> EnvState:
         """Draws a new initial state and a new goal; consumes `key`."""
         ...
 
-    def step(self, state: Any, action: jax.Array) -> Any:
+    def step(self, state: Any, action: jax.Array) -> EnvState:
         """Advances by one action [A]; values outside [-1, 1] are clipped."""
         ...
 

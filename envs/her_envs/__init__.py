@@ -1,7 +1,7 @@
 """Goal-conditioned robotics environments in JAX.
 
-    import her_envs
-    env = her_envs.make("FetchPush")
+import her_envs
+env = her_envs.make("FetchPush")
 """
 
 from __future__ import annotations
@@ -68,4 +68,12 @@ def _check(field: str, value: str, known: tuple[str, ...]) -> None:
         raise UserError(f"{field}: {value!r} is unknown; choose one of {', '.join(known)}")
 
 
-__all__ = ["PHYSICS", "REWARDS", "TOLERANCES", "FetchEnv", "FetchState", "make", "names"]
+__all__ = [
+    "PHYSICS",
+    "REWARDS",
+    "TOLERANCES",
+    "FetchEnv",
+    "FetchState",
+    "make",
+    "names",
+]

@@ -1,0 +1,1 @@
+"""Off-policy algorithms behind the `her_jax.types.Agent` protocol."""

@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import chex
 import jax
@@ -70,6 +70,12 @@ class DDPG:
     def _critic(self) -> Critic:
         return Critic(self.config.hidden)
 
+    def _policy(self, actor: Any, inputs: jax.Array) -> jax.Array:
+        return cast(jax.Array, self._actor.apply(actor, inputs))
+
+    def _value(self, critic: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
+        return cast(jax.Array, self._critic.apply(critic, inputs, action))
+
     def init(self, key: Key, input_size: int) -> LearnerState:
         """Fresh networks, targets equal to them; consumes `key`."""
         actor_key, critic_key = jax.random.split(key)
@@ -80,14 +86,14 @@ class DDPG:
             # Copies, because donated buffers must not be shared.
             actor=OnlineTarget(actor, jax.tree.map(jnp.copy, actor)),
             critic=OnlineTarget(critic, jax.tree.map(jnp.copy, critic)),
-            actor_optimizer=self._adam(self.config.actor_learning_rate).init(actor),
-            critic_optimizer=self._adam(self.config.critic_learning_rate).init(critic),
+            actor_optimizer=optax.adam(self.config.actor_learning_rate).init(actor),
+            critic_optimizer=optax.adam(self.config.critic_learning_rate).init(critic),
             updates=jnp.zeros((), jnp.int32),
         )
 
     def act(self, learner: LearnerState, inputs: jax.Array) -> jax.Array:
         """The deterministic policy of the online actor, [..., O+G] -> [..., A]."""
-        return self._actor.apply(learner.actor.online, inputs)
+        return self._policy(learner.actor.online, inputs)
 
     def explore(self, key: Key, action: jax.Array) -> jax.Array:
         """Gaussian noise, clipped, or a whole uniform action; unbatched, consumes `key`."""
@@ -99,21 +105,21 @@ class DDPG:
 
     def targets(self, learner: LearnerState, batch: Batch) -> jax.Array:
         """Clipped one-step returns y [B]."""
-        next_action = self._actor.apply(learner.actor.target, batch.next_inputs)
-        next_value = self._critic.apply(learner.critic.target, batch.next_inputs, next_action)
+        next_action = self._policy(learner.actor.target, batch.next_inputs)
+        next_value = self._value(learner.critic.target, batch.next_inputs, next_action)
         lowest = -1.0 / (1.0 - self.config.discount)
         return jnp.clip(batch.reward + self.config.discount * next_value, lowest, 0.0)
 
     def critic_loss(self, critic: Any, targets: jax.Array, batch: Batch) -> jax.Array:
         """Mean squared error of the action value, []."""
-        value = self._critic.apply(critic, batch.inputs, batch.action)
+        value = self._value(critic, batch.inputs, batch.action)
         chex.assert_equal_shape([value, targets])
         return jnp.mean(jnp.square(value - targets))
 
     def actor_loss(self, actor: Any, critic: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Negative value of the policy's actions plus their penalty, []; also the mean value."""
-        action = self._actor.apply(actor, batch.inputs)
-        value = jnp.mean(self._critic.apply(critic, batch.inputs, action))
+        action = self._policy(actor, batch.inputs)
+        value = jnp.mean(self._value(critic, batch.inputs, action))
         return -value + self.config.action_l2 * jnp.mean(jnp.square(action)), value
 
     def update(
@@ -128,13 +134,13 @@ class DDPG:
         (actor_loss, value), actor_grads = jax.value_and_grad(self.actor_loss, has_aux=True)(
             learner.actor.online, learner.critic.online, batch
         )
-        critic, critic_optimizer = self._descend(
+        critic, critic_optimizer = _descend(
             self.config.critic_learning_rate,
             learner.critic.online,
             critic_grads,
             learner.critic_optimizer,
         )
-        actor, actor_optimizer = self._descend(
+        actor, actor_optimizer = _descend(
             self.config.actor_learning_rate,
             learner.actor.online,
             actor_grads,
@@ -156,16 +162,12 @@ class DDPG:
             "target_mean": jnp.mean(targets),
         }
 
-    @staticmethod
-    def _adam(learning_rate: float) -> optax.GradientTransformation:
-        return optax.adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8)
-
-    def _descend(
-        self, learning_rate: float, params: Any, grads: Any, optimizer: Any
-    ) -> tuple[Any, Any]:
-        steps, optimizer = self._adam(learning_rate).update(grads, optimizer, params)
-        return optax.apply_updates(params, steps), optimizer
-
     def _follow(self, online: Any, target: Any, due: jax.Array) -> Any:
         rate = jnp.where(due, self.config.target_rate, 0.0)
         return optax.incremental_update(online, target, rate)
+
+
+def _descend(learning_rate: float, params: Any, grads: Any, optimizer: Any) -> tuple[Any, Any]:
+    """One step of Adam (beta 0.9 and 0.999, epsilon 1e-8: optax's and Baselines' defaults)."""
+    steps, optimizer = optax.adam(learning_rate).update(grads, optimizer, params)
+    return optax.apply_updates(params, steps), optimizer

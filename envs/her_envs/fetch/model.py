@@ -3,6 +3,9 @@
 The project ships no asset: MJCF and meshes are read where pip put them.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
+
 from __future__ import annotations
 
 import dataclasses
@@ -12,8 +15,8 @@ import pathlib
 import mujoco
 import numpy as np
 
-from her_jax.errors import UserError
 from her_envs.fetch.tasks import SUBSTEPS, FetchTask
+from her_jax.errors import UserError
 
 GRIPPER_SITE = "robot0:grip"
 GRIPPER_BODY = "robot0:gripper_link"

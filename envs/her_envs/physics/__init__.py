@@ -1,0 +1,1 @@
+"""Ways to advance a simulation, behind the `her_envs.physics.base.Physics` protocol."""

@@ -1,10 +1,14 @@
 """What an environment asks of a physics backend."""
 
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import mujoco
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -42,6 +46,11 @@ class Physics(Protocol):
     """Advances one simulation by one environment step; unbatched, for `jax.vmap`."""
 
     @property
+    def model(self) -> mujoco.MjModel:
+        """The compiled model that is simulated."""
+        ...
+
+    @property
     def gripper_pos(self) -> np.ndarray:
         """float64 [3], the gripper's starting position in metres."""
         ...
@@ -67,4 +76,8 @@ class Physics(Protocol):
 
     def state_at(self, qpos: ArrayLike, qvel: ArrayLike) -> tuple[Any, Readings]:
         """Goes on from float64 [..., nq] and [..., nv] as if just reset; not under jit."""
+        ...
+
+    def qpos(self, state: Any) -> np.ndarray:
+        """Joint positions float64 [..., nq] of states, metres and radians; not under jit."""
         ...

@@ -5,11 +5,15 @@ step is a pure function of its arguments: any number of environments, in any lea
 shape, gives the same bits as one environment stepped alone.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
+
 from __future__ import annotations
 
 import dataclasses
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +42,8 @@ class NativeState(struct.PyTreeNode):
         row by one substep, as in the original.
     """
 
-    row: jax.Array
-    gripper_pose: jax.Array
+    row: jax.Array | np.ndarray
+    gripper_pose: jax.Array | np.ndarray
 
 
 def bits(values: np.ndarray) -> np.ndarray:
@@ -123,7 +127,10 @@ class Native:
             raise UserError(f"num_threads: {num_threads} is negative; use 0 for all cores")
         self.model = fetch_model.load(task)
         settled = fetch_model.settle(self.model, task)
-        self.gripper_pos, self.object_height = settled.gripper_pos, settled.object_height
+        self.gripper_pos, self.object_height = (
+            settled.gripper_pos,
+            settled.object_height,
+        )
         self._row = settled.row
         self._num_threads = num_threads
         self._block_gripper = task.block_gripper
@@ -151,22 +158,24 @@ class Native:
     ) -> tuple[NativeState, Readings]:
         """See `Physics.step`."""
         return self._call(
-            self._host_step, state.row, state.gripper_pose, gripper_delta, finger_delta[None]
+            self._host_step,
+            state.row,
+            state.gripper_pose,
+            gripper_delta,
+            finger_delta[None],
         )
 
-    def _call(self, host: Callable, *args: jax.Array) -> tuple[NativeState, Readings]:
+    def _call(self, host: Callable, *args: jax.Array | np.ndarray) -> tuple[NativeState, Readings]:
         def in_numpy(*args):  # JAX arrays would pull float64 arithmetic down to float32
             return host(*map(np.asarray, args))
 
-        return jax.pure_callback(
-            in_numpy, self._result_shape(), *args, vmap_method="broadcast_all"
-        )
+        return jax.pure_callback(in_numpy, self._result_shape(), *args, vmap_method="broadcast_all")
 
     def _result_shape(self) -> tuple[NativeState, Readings]:
-        def words(n):
+        def words(n: int) -> Any:
             return jax.ShapeDtypeStruct((n,), jnp.uint32)
 
-        def metres(n):
+        def metres(n: int) -> Any:
             return jax.ShapeDtypeStruct((n,), jnp.float32)
 
         size = 3 if self._has_object else 0
@@ -196,6 +205,10 @@ class Native:
         rows[..., 1 : 1 + self.model.nq] = positions
         rows[..., 1 + self.model.nq : 1 + self.model.nq + self.model.nv] = velocities
         return self._on_device(*self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC)))
+
+    def qpos(self, state: NativeState) -> np.ndarray:
+        """See `Physics.qpos`."""
+        return floats(np.asarray(state.row))[..., 1 : 1 + self.model.nq]
 
     def _float64(self, name: str, values: ArrayLike, size: int) -> np.ndarray:
         array = np.asarray(values)

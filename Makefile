@@ -1,0 +1,42 @@
+# make train [TASK=fetch-reach] [ARGS="--seed 1"]   sets up .venv and trains a policy
+# make test                                         sets up .venv and runs the tests
+
+PYTHON ?= python3
+TASK ?= fetch-reach
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: train test test-slow lint format setup bench clean
+
+train: setup
+	$(BIN)/python experiments/train.py $(TASK) $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: setup
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python benchmarks/env_throughput.py
+	$(BIN)/python benchmarks/replay.py
+
+setup: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} is not supported; run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,109 @@
+"""Films a trained policy on held-out goals: `python experiments/render.py RUN [options]`."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated, Any
+
+import imageio_ffmpeg
+import jax
+import numpy as np
+import tyro
+
+import her_envs.render
+import launch
+from her_envs import FetchEnv
+from her_jax import evaluate
+from her_jax.errors import UserError
+from her_jax.runner import Run
+
+VIDEO = "rollout.mp4"
+_FRAMES_PER_S = 25
+
+
+def main(
+    run: Annotated[Path, tyro.conf.Positional],
+    out: Path | None = None,
+    episodes: int = 5,
+    width: int = 480,
+    height: int = 360,
+) -> None:
+    """Record a video of the latest checkpoint.
+
+    Args:
+      run: Run folder.
+      out: Video to write; default RUN/rollout.mp4.
+      episodes: How many of the held-out goals, one after the other.
+      width: Pixels, a multiple of 16.
+      height: Pixels, a multiple of 16.
+    """
+    where = out or run / VIDEO
+    opened = launch.open_run(run)
+    _, state, _ = opened.restore()
+    record(opened, state, where, episodes=episodes, width=width, height=height)
+    launch.console.print(f"wrote {where}")
+
+
+def record(
+    run: Run,
+    state: Any,
+    out: Path,
+    *,
+    episodes: int = 2,
+    width: int = 320,
+    height: int = 240,
+) -> None:
+    """Films the first held-out episodes, in real time.
+
+    Args:
+      run: whose environment and policy.
+      state: its `TrainState`.
+      out: MP4 file to write.
+      episodes: how many.
+      width: pixels, a multiple of 16.
+      height: pixels, a multiple of 16.
+
+    Raises:
+      UserError: if the size does not suit the codec, or there is nothing to film.
+    """
+    for name, value in (("width", width), ("height", height)):
+        if value <= 0 or value % 16:
+            raise UserError(f"{name}: {value} is not a positive multiple of 16; try 320 x 240")
+    if episodes < 1:
+        raise UserError(f"episodes: {episodes} is not positive; try 5")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    writer = imageio_ffmpeg.write_frames(
+        str(out),
+        (width, height),
+        fps=_FRAMES_PER_S,
+        macro_block_size=16,
+        ffmpeg_log_level="error",
+    )
+    writer.send(None)
+    env = run.env
+    assert isinstance(env, FetchEnv)
+    film = jax.jit(functools.partial(_states, run, state))
+    for key in evaluate.held_out(episodes):
+        for frame in her_envs.render.frames(env, film(key), width=width, height=height):
+            writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def _states(run: Run, state: Any, key: jax.Array) -> Any:
+    """Environment states [T+1] of one held-out episode."""
+    reset_key, _ = jax.random.split(key)
+    start = run.env.reset(reset_key)
+
+    def step(env_state, _):
+        env_state = run.env.step(env_state, run.act(state, env_state.obs))
+        return env_state, env_state
+
+    _, later = jax.lax.scan(step, start, length=run.env.horizon)
+    return jax.tree.map(
+        lambda first, rest: jax.numpy.concatenate([first[None], rest]), start, later
+    )
+
+
+if __name__ == "__main__":
+    launch.guarded(lambda: tyro.cli(main))

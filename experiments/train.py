@@ -1,0 +1,130 @@
+"""Trains a policy: `python experiments/train.py TASK [options]`, or goes on with `--resume RUN`.
+
+TASK is fetch-reach, fetch-push, fetch-slide or fetch-pick-and-place. The run folder (printed
+first; `--out` names it) gets config.json, metrics.jsonl, summary.json, checkpoints/, curve.png and
+rollout.mp4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import launch
+import plot
+import presets
+import render
+from her_jax.config import Config
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from her_jax.train import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of the script itself; all others are settings of the run."""
+
+    preset: str = "tuned"
+    """Where settings start from: "tuned" (the task's own preset) or "plappert2018"."""
+    out: Path | None = None
+    """Run folder to make; default runs/TASK-seedN-TIME."""
+    video: bool = True
+    """Whether to record rollout.mp4 at the end (--no-video to skip)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """Train a policy with DDPG and hindsight experience replay."""
+
+    options: Options
+    config: Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """Go on with an interrupted run from its latest checkpoint."""
+
+    resume: Path
+    """Run folder."""
+    env_steps: int | None = None
+    """New budget of environment steps, to train longer than planned."""
+    video: bool = True
+    """Whether to record rollout.mp4 at the end (--no-video to skip)."""
+
+
+def main() -> None:
+    """Parses the command line, trains, and prints where the results are."""
+    words = sys.argv[1:]
+    began = time.perf_counter()
+    if "--resume" in words:
+        options = tyro.cli(Resume, args=words)
+        config = launch.read_config(options.resume)
+        if options.env_steps is not None:
+            longer = dataclasses.replace(config.train, env_steps=options.env_steps)
+            config = dataclasses.replace(config, train=longer)
+        run = launch.bind(config, options.resume)
+        state, summary = run.resume()
+    else:
+        settings = parse(words)
+        options = settings.options
+        run = launch.bind(settings.config, options.out or default_folder(settings.config))
+        launch.console.print(f"run folder: {run.folder}")
+        state, summary = run.start()
+    finish(run, state, summary, options.video)
+    launch.console.print(f"total {time.perf_counter() - began:.1f} s; results in {run.folder}")
+
+
+def parse(words: list[str]) -> Launch:
+    """TASK first, then flags over its preset's settings."""
+    if not words or words[0].startswith("-"):
+        if not {"-h", "--help"} & set(words):
+            raise UserError(f"task: none given; name one of {', '.join(presets.TASKS)} first")
+        task, flags = "fetch-reach", words
+    else:
+        task, flags = words[0], words[1:]
+    default = Launch(Options(), presets.load(_value(flags, "--preset", "tuned"), task))
+    return tyro.cli(
+        Launch,
+        prog="train.py TASK",
+        default=default,
+        args=flags,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+def _value(words: list[str], flag: str, default: str) -> str:
+    """The value of one flag, looked up before the others can be parsed."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return default
+
+
+def default_folder(config: Config) -> Path:
+    """runs/TASK-seedN-TIME below the current folder."""
+    task = {name: word for word, name in presets.TASKS.items()}[config.env.task]
+    return Path("runs") / f"{task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) -> None:
+    """Draws the curve, records the video, prints the headline."""
+    launch.console.print(
+        f"{summary['task']}: success {summary['requested_goal_success']:.3f} on "
+        f"{summary['eval_episodes']} held-out goals within {summary['distance_threshold']} m "
+        f"(doing nothing: {summary['no_action_success']:.3f}) after {summary['env_steps']:,} "
+        f"environment steps and {summary['wall_s']:.0f} s"
+    )
+    plot.curves([run.folder], run.folder / plot.CURVE)
+    if video:
+        render.record(run, state, run.folder / render.VIDEO)
+
+
+if __name__ == "__main__":
+    launch.guarded(main)

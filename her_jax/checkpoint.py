@@ -1,0 +1,77 @@
+"""Saves and restores a whole `TrainState` through Orbax: learner, buffer, statistics, keys.
+
+A checkpoint is complete or absent: Orbax writes to a temporary folder and renames it. Saving is
+synchronous, because the next epoch overwrites the donated arrays that a background copy would
+still be reading.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from her_jax.errors import UserError
+from her_jax.train import TrainState
+
+FOLDER = "checkpoints"
+
+
+def _manager(folder: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    return ocp.CheckpointManager((folder / FOLDER).resolve(), options=options)
+
+
+def save(folder: Path, epoch: int, state: TrainState, about: dict[str, Any]) -> None:
+    """Saves `state` after `epoch`, with a few plain values; the previous checkpoint goes."""
+    with _manager(folder) as manager:
+        manager.save(
+            epoch,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+            ),
+        )
+
+
+def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState, dict[str, Any]]:
+    """The latest checkpoint.
+
+    Args:
+      folder: run folder.
+      like: a state, or its `jax.eval_shape`, of the same configuration.
+      task: environment that the caller expects the checkpoint to be of.
+
+    Returns:
+      Epoch, state, and the plain values saved with it.
+
+    Raises:
+      UserError: if there is no checkpoint, or it is of another task or another shape.
+    """
+    where = folder / FOLDER
+    if not where.is_dir():
+        raise UserError(f"checkpoint: {folder} holds no {FOLDER} folder; train it first")
+    with _manager(folder) as manager:
+        epoch = manager.latest_step()
+        if epoch is None:
+            raise UserError(f"checkpoint: {where} is empty; the run stopped before it saved one")
+        about = manager.restore(epoch, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
+        saved_task = about["about"]["task"]
+        if saved_task != task:
+            raise UserError(
+                f"checkpoint: {folder} is of task {saved_task!r}, not {task!r}; "
+                f"use the run of {task!r}"
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            restored = manager.restore(
+                epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"checkpoint: {folder} does not fit its {'config.json'} ({reason}); "
+                "restore the configuration it was trained with"
+            ) from error
+    return epoch, restored["state"], dict(about["about"])

@@ -1,0 +1,65 @@
+"""The run folder's plain files: `config.json`, `metrics.jsonl`, `summary.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from her_jax.errors import UserError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file of a run folder.
+
+    Raises:
+      UserError: if it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"run: {path.parent} holds no {path.name}; give a folder that train.py made"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"run: {path} is not valid JSON ({error}); restore or retrain") from None
+
+
+def append(folder: Path, record: dict[str, Any]) -> None:
+    """Adds one epoch's line."""
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All epochs' lines, oldest first.
+
+    Raises:
+      UserError: if there are none.
+    """
+    path = folder / METRICS
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if not lines:
+        raise UserError(f"run: {folder} holds no {METRICS} with an epoch; train it first")
+    return [json.loads(line) for line in lines]
+
+
+def rewind(folder: Path, epoch: int) -> list[dict[str, Any]]:
+    """Drops the lines after `epoch`, which a resumed run will write again; returns the rest."""
+    path = folder / METRICS
+    lines = path.read_text().splitlines() if path.is_file() else []
+    records = [json.loads(line) for line in lines if line.endswith("}")]
+    kept = [record for record in records if record["epoch"] <= epoch]
+    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    return kept

@@ -1,0 +1,75 @@
+"""Where a number comes from: versions, device, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax
+
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "brax",
+    "mujoco",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this project and the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for package in ("her-jax", *_PACKAGES, "gymnasium-robotics"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def device() -> str:
+    """The accelerator that JAX runs on, and the host's processor and cores."""
+    first = jax.devices()[0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{first.platform}: {first.device_kind}; host: {_processor()}, {cores} cores"
+
+
+def commit() -> str:
+    """Hash of the checkout that this code runs from, with "+changes" if it was edited."""
+    folder = Path(__file__).resolve().parent
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        edited = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not a git checkout)"
+    return head + ("+changes" if edited else "")
+
+
+def _git(folder: Path, *words: str) -> str:
+    git = shutil.which("git")
+    if git is None:
+        raise FileNotFoundError("git")
+    done = subprocess.run(
+        [git, "-C", str(folder), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        close_fds=False,  # spawns instead of forking, which JAX's threads would not survive
+    )
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()

@@ -1,0 +1,97 @@
+"""Shared fixtures: environments and compiled functions are made once a session."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from toy import PointEnv
+
+import her_envs
+from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
+from her_jax.types import Episode
+
+REPO = Path(__file__).resolve().parent.parent
+
+# Equal programs of different tests, and of the next session, are compiled once.
+jax.config.update("jax_compilation_cache_dir", str(REPO / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@functools.cache
+def fetch(name: str) -> her_envs.FetchEnv:
+    return her_envs.make(name)
+
+
+@functools.cache
+def fetch_step(name: str):
+    return jax.jit(jax.vmap(fetch(name).step))
+
+
+@functools.cache
+def fetch_reset(name: str):
+    return jax.jit(jax.vmap(fetch(name).reset))
+
+
+@pytest.fixture(params=her_envs.names())
+def env(request) -> her_envs.FetchEnv:
+    """Each of the four tasks."""
+    return fetch(request.param)
+
+
+@pytest.fixture
+def toy() -> PointEnv:
+    return PointEnv()
+
+
+@pytest.fixture
+def config() -> Config:
+    """A run of the toy that takes a second."""
+    return tiny_config()
+
+
+def tiny_config() -> Config:
+    return Config(
+        train=TrainConfig(
+            env_steps=960,
+            num_envs=4,
+            updates_per_cycle=3,
+            cycles_per_epoch=4,
+            eval_episodes=8,
+            checkpoint_period=2,
+        ),
+        replay=ReplayConfig(capacity=24, batch_size=16),
+        agent=DDPGConfig(hidden=(16, 16), target_rate=0.05, target_period=2),
+    )
+
+
+def with_(config: Config, **changes) -> Config:
+    """A config with nested fields replaced: with_(config, k=0.0, hidden=(8,))."""
+    parts = {}
+    for part in ("env", "train", "replay", "agent", "normalizer"):
+        current = getattr(config, part)
+        names = {field.name for field in dataclasses.fields(current)}
+        parts[part] = dataclasses.replace(
+            current, **{name: changes.pop(name) for name in names & set(changes)}
+        )
+    return dataclasses.replace(config, **parts, **changes)
+
+
+def naming_episodes(count: int, horizon: int, first: int = 0) -> Episode:
+    """Episodes in which every element says whose and when it is.
+
+    Goals are (episode, time), observations (episode, time, 0.5), actions (episode, time); the
+    requested goal is (episode, -1), a time that no state has.
+    """
+    episode = np.broadcast_to(
+        np.arange(first, first + count, dtype=np.float32)[:, None], (count, horizon + 1)
+    )
+    time = np.broadcast_to(np.arange(horizon + 1, dtype=np.float32), (count, horizon + 1))
+    goal = np.stack([episode, time], axis=-1)
+    observation = np.concatenate([goal, np.full((count, horizon + 1, 1), 0.5, np.float32)], -1)
+    requested = np.stack([episode[:, 0], np.full(count, -1, np.float32)], axis=-1)
+    return jax.tree.map(jax.numpy.asarray, Episode(observation, goal, requested, goal[:, :-1]))

@@ -1,0 +1,203 @@
+"""The environments as pure functions: batching, randomness, options, refusals."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import fetch, fetch_reset, fetch_step
+
+import her_envs
+from her_envs.fetch import model
+from her_envs.fetch.env import MIN_OBJECT_DISTANCE
+from her_jax.errors import UserError
+from her_jax.types import GoalObs
+
+
+def test_names():
+    assert her_envs.names() == ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace")
+
+
+def test_sizes_and_goal_spec(env):
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(0), 2))
+    assert isinstance(state.obs, GoalObs)
+    assert state.obs.observation.shape == (2, env.observation_size)
+    assert state.obs.achieved_goal.shape == state.obs.desired_goal.shape == (2, 3)
+    assert env.horizon == 50 and env.action_size == 4
+    spec = env.goal_spec
+    assert (spec.size, spec.units, spec.tolerance) == (3, "m", 0.05)
+    assert spec.name == ("gripper position" if env.name == "FetchReach" else "object position")
+
+
+def test_any_batch_shape_gives_the_same_bits(env):
+    keys = jax.random.split(jax.random.key(0), 6)
+    action = jax.random.uniform(jax.random.key(1), (6, 4), minval=-1, maxval=1)
+    flat = jax.vmap(env.step)(fetch_reset(env.name)(keys), action)
+    nested = jax.vmap(jax.vmap(env.step))(
+        jax.vmap(jax.vmap(env.reset))(keys.reshape(2, 3)), action.reshape(2, 3, 4)
+    )
+    single = jax.jit(env.step)(jax.jit(env.reset)(keys[4]), action[4])
+    for one, many, alone in zip(*map(jax.tree.leaves, (flat, nested, single)), strict=True):
+        np.testing.assert_array_equal(one, many.reshape(one.shape))
+        np.testing.assert_array_equal(one[4], alone)
+
+
+def test_number_of_threads_does_not_change_a_bit():
+    keys = jax.random.split(jax.random.key(0), 7)
+    states = []
+    for threads in (1, 3):
+        env = her_envs.make("FetchSlide", num_threads=threads)
+        state = jax.vmap(env.step)(jax.vmap(env.reset)(keys), jnp.ones((7, 4)))
+        states.append(jax.tree.leaves(state))
+    for a, b in zip(*states, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_steps_are_functions_of_their_arguments(env):
+    """Other simulations in between, of other sizes, leave no trace."""
+    step = fetch_step(env.name)
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(5), 4))
+    first = step(state, jnp.ones((4, 4)))
+    other = fetch_reset(env.name)(jax.random.split(jax.random.key(6), 4))
+    step(step(other, -jnp.ones((4, 4))), jnp.ones((4, 4)))
+    for a, b in zip(
+        jax.tree.leaves(first), jax.tree.leaves(step(state, jnp.ones((4, 4)))), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_reset_draws_a_new_goal_and_object(env):
+    obs = fetch_reset(env.name)(jax.random.split(jax.random.key(2), 64)).obs
+    assert len(np.unique(np.asarray(obs.desired_goal), axis=0)) == 64
+    if env.task.has_object:
+        assert len(np.unique(np.asarray(obs.achieved_goal), axis=0)) == 64
+
+
+def test_objects_start_off_the_gripper_and_inside_the_square(env):
+    if not env.task.has_object:
+        pytest.skip("Reach has no object")
+    starts = jax.vmap(env.draw)(jax.random.split(jax.random.key(3), 5000))
+    offset = np.asarray(starts.object_xy) - env.physics.gripper_pos[:2]
+    assert np.linalg.norm(offset, axis=1).min() >= MIN_OBJECT_DISTANCE - 1e-6
+    assert np.abs(offset).max() <= env.task.object_range + 1e-6
+    # All four corners of the square are reached: nothing falls back to a fixed place.
+    corners = np.abs(offset).min(axis=1) > 0.8 * env.task.object_range
+    for x, y in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+        assert (corners & (offset @ [x, 0] > 0) & (offset @ [0, y] > 0)).any()
+
+
+def test_half_of_the_goals_are_in_the_air():
+    env = fetch("FetchPickAndPlace")
+    starts = jax.vmap(env.draw)(jax.random.split(jax.random.key(4), 4000))
+    height = np.asarray(starts.desired_goal[:, 2]) - env.physics.object_height
+    assert abs((height > 1e-5).mean() - 0.5) < 0.04
+    assert height.max() <= 0.45 + 1e-6
+
+
+def test_fourth_action_moves_the_fingers_only_in_pick_and_place(env):
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(5), 4))
+    opening, closing = (
+        fetch_step(env.name)(state, jnp.zeros((4, 4)).at[:, 3].set(value)).obs.observation
+        for value in (1.0, -1.0)
+    )
+    assert (not np.array_equal(opening, closing)) == (env.name == "FetchPickAndPlace")
+
+
+def test_actions_are_clipped(env):
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(5), 4))
+    wild, full = (
+        fetch_step(env.name)(state, jnp.full((4, 4), value)).obs.observation for value in (7.0, 1.0)
+    )
+    np.testing.assert_array_equal(wild, full)
+
+
+def test_goals_stay_for_the_whole_episode(env):
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(6), 4))
+    after = fetch_step(env.name)(fetch_step(env.name)(state, jnp.ones((4, 4))), jnp.ones((4, 4)))
+    np.testing.assert_array_equal(after.obs.desired_goal, state.obs.desired_goal)
+
+
+def test_reward_and_success_hit_miss_and_threshold(env):
+    """On the threshold the reward is paid and success is not: the original's difference."""
+    goal = jnp.array([1.25, 0.75, 0.5])
+    tolerance = jnp.float32(0.05)
+    origin, on_threshold = jnp.zeros(3), jnp.array([0.0, 0.0, tolerance])
+    assert float(env.reward(goal, goal)) == 0.0 and bool(env.success(goal, goal))
+    far = goal + jnp.array([0.051, 0, 0])
+    assert float(env.reward(far, goal)) == -1.0 and not bool(env.success(far, goal))
+    assert float(env.reward(on_threshold, origin)) == 0.0
+    assert not bool(env.success(on_threshold, origin))
+    batch = env.reward(jnp.zeros((2, 3, 3)), jnp.ones((2, 3, 3)))
+    assert batch.shape == (2, 3) and batch.dtype == jnp.float32
+
+
+def test_named_variants_leave_parity():
+    dense = her_envs.make("FetchPush", reward="dense")
+    np.testing.assert_allclose(dense.reward(jnp.zeros(3), jnp.array([0.3, 0.4, 0.0])), -0.5)
+    assert her_envs.make("FetchPush", tolerance="her2017").goal_spec.tolerance == 0.07
+    assert her_envs.make("FetchPickAndPlace", tolerance="her2017").goal_spec.tolerance == 0.07
+    assert her_envs.make("FetchSlide", tolerance="her2017").goal_spec.tolerance == 0.20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "FetchPull"}, "environment: 'FetchPull' is unknown; choose one of FetchReach"),
+        ({"physics": "bullet"}, "physics: 'bullet' is unknown; choose one of native"),
+        ({"tolerance": "wide"}, "tolerance: 'wide' is unknown; choose one of v4"),
+        ({"reward": "shaped"}, "reward: 'shaped' is unknown; choose one of sparse"),
+        ({"num_threads": -1}, "num_threads: -1 is negative"),
+        ({"name": "FetchReach", "tolerance": "her2017"}, "'FetchReach' is unknown"),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments, message):
+    with pytest.raises(UserError) as error:
+        her_envs.make(**{"name": "FetchPush", **arguments})
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_package_and_missing_meshes_say_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install gymnasium-robotics==1\.4\.2"):
+        her_envs.make("FetchPush")
+    monkeypatch.undo()
+    xml = (model.asset_folder() / "push.xml").read_text()
+    (tmp_path / "push.xml").write_text(xml)  # alone, without shared.xml and meshes
+    monkeypatch.setattr(model, "asset_folder", lambda: tmp_path)
+    with pytest.raises(UserError, match=r"Fetch meshes: .*push\.xml does not load") as error:
+        her_envs.make("FetchPush")
+    assert "\n" not in str(error.value)
+
+
+def test_restore_takes_any_leading_shape_and_only_float64(env):
+    from her_envs.physics.native import floats
+
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(0), 6))
+    rows = floats(np.asarray(state.physics.row)).reshape(2, 3, -1)
+    goals = np.asarray(state.obs.desired_goal).reshape(2, 3, 3)
+    restored = env.restore(rows, goals)
+    assert restored.obs.observation.shape == (2, 3, env.observation_size)
+    stepped = jax.vmap(jax.vmap(env.step))(restored, jnp.ones((2, 3, 4)))
+    expected = fetch_step(env.name)(state, jnp.ones((6, 4)))
+    np.testing.assert_array_equal(
+        np.asarray(stepped.physics.row).reshape(6, -1), expected.physics.row
+    )
+    with pytest.raises(UserError, match="row: float32 array"):
+        env.restore(rows.astype(np.float32), goals)
+    with pytest.raises(UserError, match="row: float64 array of shape"):
+        env.restore(rows[..., :-1], goals)
+    with pytest.raises(UserError, match="qpos"):
+        env.state_at(np.zeros(3), np.zeros(3), np.zeros(3))
+
+
+def test_step_compiles_once_for_a_batch_size(env):
+    step = fetch_step(env.name)
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(0), 4))
+    step(state, jnp.zeros((4, 4)))
+    before = step._cache_size()
+    for _ in range(3):
+        state = step(state, jnp.zeros((4, 4)))
+    assert step._cache_size() == before

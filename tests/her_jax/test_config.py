@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from her_jax.config import Config, DDPGConfig, NormalizerConfig, ReplayConfig, TrainConfig
+from her_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "named"),
+    [
+        (ReplayConfig, {"k": -1.0}, "k: -1.0"),
+        (ReplayConfig, {"k": float("nan")}, "k: nan"),
+        (ReplayConfig, {"capacity": 0}, "capacity: 0"),
+        (ReplayConfig, {"batch_size": 0}, "batch_size: 0"),
+        (ReplayConfig, {"strategy": "futur"}, "choose one of future, final"),
+        (DDPGConfig, {"discount": 1.0}, "discount: 1.0"),
+        (DDPGConfig, {"hidden": ()}, "hidden: ()"),
+        (DDPGConfig, {"critic_learning_rate": 0.0}, "critic_learning_rate: 0.0"),
+        (DDPGConfig, {"target_rate": 1.5}, "target_rate: 1.5"),
+        (DDPGConfig, {"target_period": 0}, "target_period: 0"),
+        (DDPGConfig, {"action_l2": -0.1}, "action_l2: -0.1"),
+        (DDPGConfig, {"noise_std": -0.1}, "noise_std: -0.1"),
+        (DDPGConfig, {"random_action_probability": 2.0}, "random_action_probability: 2.0"),
+        (NormalizerConfig, {"std_floor": 0.0}, "std_floor: 0.0"),
+        (TrainConfig, {"num_envs": 0}, "num_envs: 0"),
+        (Config, {"seed": -1}, "seed: -1"),
+    ],
+)
+def test_bad_values_are_named_in_one_line(part, values, named):
+    with pytest.raises(UserError) as error:
+        part(**values)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_capacity_must_be_whole_rounds_and_the_remedy_works():
+    with pytest.raises(UserError, match=r"capacity: 100 is not a multiple of num_envs \(16\)") as e:
+        Config(train=TrainConfig(num_envs=16), replay=ReplayConfig(capacity=100))
+    remedy = int(str(e.value).rsplit(" ", 1)[1])
+    Config(train=TrainConfig(num_envs=16), replay=ReplayConfig(capacity=remedy))
+
+
+def test_relabel_probability():
+    assert ReplayConfig(k=4).relabel_probability == pytest.approx(0.8)
+    assert ReplayConfig(k=0).relabel_probability == 0
+    assert ReplayConfig(strategy="none").relabel_probability == 0
+
+
+def test_survives_json():
+    config = Config(seed=3, replay=ReplayConfig(k=8.0), agent=DDPGConfig(hidden=(8, 4)))
+    again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+
+
+def test_unknown_and_missing_fields_are_refused():
+    values = Config().to_dict()
+    with pytest.raises(UserError, match="config"):
+        Config.from_dict({**values, "agent": {"hiden": 3}})
+    with pytest.raises(UserError, match="config"):
+        Config.from_dict({name: value for name, value in values.items() if name != "replay"})
+
+
+def test_frozen():
+    config = Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]

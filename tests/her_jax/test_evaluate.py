@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conftest import fetch, with_
+from toy import PointEnv
+
+from her_jax import evaluate, train
+from her_jax.agents.ddpg import DDPG
+
+
+def straight(key, obs):
+    """Solves the toy: walks towards the goal at full speed."""
+    del key
+    return jnp.clip((obs.desired_goal - obs.achieved_goal) / 0.1, -1, 1)
+
+
+def test_perfect_and_idle_policies(toy):
+    keys = evaluate.held_out(50)
+    solved = evaluate.evaluate(toy, straight, keys)
+    assert solved.success.all() and solved.success_any.all()
+    assert float(solved.distance.max()) < toy.tolerance
+    idle = evaluate.evaluate(toy, evaluate.no_action(toy), keys)
+    assert not idle.success_any.any()
+    assert float(idle.distance.min()) >= 0.8
+
+
+def test_success_is_at_the_last_step_and_any_step_apart(toy):
+    """A policy that passes through the goal and walks on is successful only on the way."""
+
+    def through(key, obs):
+        del key
+        return obs.desired_goal / jnp.linalg.norm(obs.desired_goal)
+
+    outcome = evaluate.evaluate(toy, through, evaluate.held_out(50))
+    assert outcome.success_any.all()
+    assert not outcome.success.any()
+
+
+def test_held_out_sets_are_fixed_nested_and_apart_from_training(toy, config):
+    few, many = evaluate.held_out(5), evaluate.held_out(9)
+    np.testing.assert_array_equal(jax.random.key_data(few), jax.random.key_data(many)[:5])
+    first = evaluate.starts(toy, many)
+    assert evaluate.fingerprint(first) == evaluate.fingerprint(evaluate.starts(toy, many))
+    other = evaluate.starts(toy, evaluate.held_out(9, seed=1))
+    assert evaluate.fingerprint(first) != evaluate.fingerprint(other)
+    agent = DDPG(config.agent, toy.action_size)
+    for seed in range(3):
+        state = train.init(toy, agent, config, jax.random.key(seed))
+        state, _ = train.epoch(toy, agent, config, state)
+        trained = np.asarray(state.buffer.episodes.desired_goal)
+        assert not set(map(tuple, trained)) & set(map(tuple, np.asarray(first.desired_goal)))
+
+
+def test_relabelling_cannot_change_an_evaluation(toy, config):
+    """Metamorphic: the same parameters score the same under every replay setting."""
+    agent = DDPG(config.agent, toy.action_size)
+    state = train.init(toy, agent, config, jax.random.key(0))
+    keys = evaluate.held_out(20)
+
+    def distances(changed):
+        def policy(key, obs):
+            del key
+            return train.greedy(agent, changed, state.learner, state.normalizer, obs)
+
+        return np.asarray(evaluate.evaluate(toy, policy, keys).distance)
+
+    reference = distances(config)
+    for changes in ({"strategy": "random"}, {"k": 0.0}, {"strategy": "none", "batch_size": 2}):
+        np.testing.assert_array_equal(distances(with_(config, **changes)), reference)
+
+
+def test_fingerprint_ignores_rounding_only():
+    first = evaluate.starts(PointEnv(), evaluate.held_out(4))
+    nudged = first._replace(desired_goal=first.desired_goal + 1e-5)
+    assert evaluate.fingerprint(first) != evaluate.fingerprint(nudged)
+
+
+def test_fetch_floor_is_the_known_one():
+    """Doing nothing on FetchPush succeeds where the goal is already reached: 6.9 % of resets."""
+    env = fetch("FetchPush")
+    first = jax.jit(lambda keys: evaluate.starts(env, keys))(evaluate.held_out(1000))
+    solved = np.mean(env.success(first.achieved_goal, first.desired_goal))
+    assert abs(solved - 0.069) < 4 * np.sqrt(0.069 * 0.931 / 1000)

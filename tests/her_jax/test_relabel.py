@@ -1,0 +1,137 @@
+"""Relabelling changes labels, never physics, and picks the right moment."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import naming_episodes
+from oracles import sample_her_transitions
+from scipy import stats
+
+from her_jax import buffer, relabel
+from her_jax.types import Moment
+
+HORIZON, EPISODES, SAMPLES = 7, 6, 20_000
+
+
+@functools.cache
+def drawn(strategy: str, probability: float):
+    """Steps and transitions sampled from a ring that has wrapped: rows hold 6..11."""
+    state = buffer.init(jax.tree.map(lambda x: x[0], naming_episodes(1, HORIZON)), EPISODES)
+    for first in range(0, 12, 2):
+        state = buffer.insert(state, naming_episodes(2, HORIZON, first))
+    steps = buffer.sample(state, jax.random.key(0), SAMPLES)
+    one = functools.partial(
+        relabel.transition,
+        state.episodes,
+        state.size,
+        strategy=relabel.STRATEGIES[strategy],
+        probability=probability,
+    )
+    transitions = jax.jit(jax.vmap(one))(steps, jax.random.split(jax.random.key(1), SAMPLES))
+    return jax.tree.map(np.asarray, (steps, transitions))
+
+
+@pytest.mark.parametrize("strategy", relabel.STRATEGIES)
+def test_physics_is_bit_equal_to_what_was_stored(strategy):
+    steps, got = drawn(strategy, 0.8)
+    owner = got.observation[:, 0]
+    assert set(owner) == set(range(6, 12))
+    np.testing.assert_array_equal(got.observation[:, 1], steps.time)
+    np.testing.assert_array_equal(got.action, got.observation[:, :2])
+    np.testing.assert_array_equal(got.next_observation[:, 0], owner)
+    np.testing.assert_array_equal(got.next_observation[:, 1], steps.time + 1)
+    np.testing.assert_array_equal(got.next_achieved_goal, got.next_observation[:, :2])
+
+
+@pytest.mark.parametrize("strategy", relabel.STRATEGIES)
+def test_unchanged_rows_keep_the_requested_goal(strategy):
+    _, got = drawn(strategy, 0.8)
+    kept = ~got.relabelled
+    np.testing.assert_array_equal(got.desired_goal[kept, 0], got.observation[kept, 0])
+    np.testing.assert_array_equal(got.desired_goal[kept, 1], -1)
+
+
+@pytest.mark.parametrize("strategy", ["future", "final", "episode"])
+def test_goals_come_from_the_same_episode(strategy):
+    _, got = drawn(strategy, 1.0)
+    np.testing.assert_array_equal(got.desired_goal[:, 0], got.observation[:, 0])
+
+
+def test_future_is_uniform_on_the_strictly_later_states():
+    steps, got = drawn("future", 1.0)
+    goal_time = got.desired_goal[:, 1]
+    assert (goal_time > steps.time).all()
+    for time in range(HORIZON - 1):  # the last has one choice
+        times = goal_time[steps.time == time]
+        counts = np.bincount(times.astype(int), minlength=HORIZON + 1)[time + 1 :]
+        assert (counts > 0).all()
+        assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_final_is_the_last_state():
+    _, got = drawn("final", 1.0)
+    np.testing.assert_array_equal(got.desired_goal[:, 1], HORIZON)
+
+
+def test_episode_is_uniform_on_all_its_states():
+    _, got = drawn("episode", 1.0)
+    counts = np.bincount(got.desired_goal[:, 1].astype(int), minlength=HORIZON + 1)
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_random_is_uniform_on_everything_stored():
+    _, got = drawn("random", 1.0)
+    episode, time = got.desired_goal[:, 0].astype(int) - 6, got.desired_goal[:, 1].astype(int)
+    counts = np.bincount(episode * (HORIZON + 1) + time, minlength=EPISODES * (HORIZON + 1))
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("k", [1.0, 4.0, 8.0])
+def test_share_of_relabelled_rows(k):
+    probability = 1 - 1 / (1 + k)
+    _, got = drawn("future", probability)
+    sigma = np.sqrt(probability * (1 - probability) / SAMPLES)
+    assert abs(got.relabelled.mean() - probability) < 3 * sigma
+
+
+def test_agrees_with_baselines_sampler():
+    """Same joint distribution of (time, goal time) as a NumPy transcription of Baselines."""
+    steps, got = drawn("future", 0.8)
+    episodes = jax.tree.map(np.asarray, naming_episodes(EPISODES, HORIZON, first=6))
+
+    def reward(achieved, goal):
+        return -(np.abs(achieved - goal).sum(-1) > 0.5).astype(np.float32)
+
+    oracle = sample_her_transitions(
+        episodes, SAMPLES, replay_k=4, reward=reward, rng=np.random.default_rng(0)
+    )
+    bins = [np.arange(HORIZON + 1), np.arange(-1, HORIZON + 2)]
+    ours = np.histogram2d(steps.time, got.desired_goal[:, 1], bins)[0].ravel()
+    theirs = np.histogram2d(oracle["o"][:, 1], oracle["g"][:, 1], bins)[0].ravel()
+    np.testing.assert_array_equal(ours > 0, theirs > 0)
+    table = np.stack([ours, theirs])[:, ours + theirs > 0]
+    assert stats.chi2_contingency(table).pvalue > 1e-4
+    ours_reward = reward(got.next_achieved_goal, got.desired_goal)
+    both = np.stack([np.bincount(-r.astype(int), minlength=2) for r in (ours_reward, oracle["r"])])
+    assert stats.chi2_contingency(both).pvalue > 1e-4
+
+
+def test_strategies_consume_independent_randomness():
+    """Goal times of different samples of one step are uncorrelated with the choice to relabel."""
+    steps, got = drawn("episode", 0.5)
+    chosen = got.relabelled.astype(float)
+    assert abs(np.corrcoef(chosen, steps.time)[0, 1]) < 4 / np.sqrt(SAMPLES)
+    assert abs(np.corrcoef(chosen[:-1], chosen[1:])[0, 1]) < 4 / np.sqrt(SAMPLES)
+
+
+def test_strategies_are_unbatched_functions():
+    for name, strategy in relabel.STRATEGIES.items():
+        step = Moment(jnp.asarray(3), jnp.asarray(2))
+        at = strategy(jax.random.key(0), step, jnp.asarray(5), HORIZON)
+        assert at.episode.shape == at.time.shape == (), name
+        assert 0 <= int(at.episode) < 5 and 0 <= int(at.time) <= HORIZON

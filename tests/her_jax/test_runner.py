@@ -1,0 +1,161 @@
+"""Runs on disk: files, checkpoints, exact resume, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import tiny_config, with_
+from rich.console import Console
+from test_train import same
+from toy import PointEnv
+
+from her_jax import checkpoint, evaluate, metrics, runner
+from her_jax.errors import UserError
+from her_jax.runner import Run
+
+SILENT = Console(quiet=True)
+
+
+def run(env, config, folder) -> Run:
+    return Run(env, config, folder, SILENT)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Final state, summary and folder of one run that tests only copy or read."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    return *run(PointEnv(), tiny_config(), folder).start(), folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of its folder."""
+    shutil.copytree(finished[2], tmp_path / "r")
+    return tmp_path / "r"
+
+
+def test_files_of_a_run(finished, copied):
+    _, summary, _ = finished
+    files = {path.name for path in copied.iterdir()}
+    assert files == {"config.json", "metrics.jsonl", "summary.json", "checkpoints"}
+    records = metrics.read(copied)
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert records[-1]["env_steps"] == 960 and records[-1]["updates"] == 48
+    on_disk = json.loads((copied / "summary.json").read_text())
+    assert on_disk == summary
+    required = {
+        "task", "seed", "physics", "env_steps", "updates", "wall_s", "compile_s",
+        "sim_steps_per_s", "requested_goal_success", "requested_goal_success_best",
+        "eval_episodes", "no_action_success", "distance_threshold", "hindsight_ratio",
+        "versions", "device", "commit",
+    }  # fmt: skip
+    assert required <= set(on_disk)
+    assert on_disk["requested_goal_success_best"] >= on_disk["requested_goal_success"]
+
+
+def test_resume_ends_in_the_state_of_an_uninterrupted_run(toy, config, finished, tmp_path):
+    whole, _, _ = finished
+    half = with_(config, env_steps=480)
+    run(toy, half, tmp_path / "parts").start()
+    resumed, summary = run(toy, config, tmp_path / "parts").resume()
+    assert same(whole, resumed)
+    assert summary["env_steps"] == 960
+    assert [record["epoch"] for record in metrics.read(tmp_path / "parts")] == [1, 2, 3, 4]
+
+
+def test_epochs_after_the_last_checkpoint_are_repeated_not_duplicated(
+    toy, config, finished, tmp_path
+):
+    """As after a crash between two checkpoints: lines without a checkpoint are dropped."""
+    whole, _, _ = finished
+    run(toy, with_(config, env_steps=480), tmp_path / "cut").start()
+    record = metrics.read(tmp_path / "cut")[-1]
+    metrics.append(tmp_path / "cut", {**record, "epoch": 3, "env_steps": -1})
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "env_st')  # a line that the crash cut short
+    resumed, _ = run(toy, config, tmp_path / "cut").resume()
+    records = metrics.read(tmp_path / "cut")
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert records[2]["env_steps"] == 720
+    assert same(whole, resumed)
+
+
+def test_checkpoint_round_trip_is_exact(toy, config, finished):
+    state, _, folder = finished
+    epoch, restored, _ = run(toy, config, folder).restore()
+    assert epoch == 4
+    assert same(state, restored)
+
+
+def test_a_restored_policy_scores_the_same(toy, config, finished):
+    _, summary, folder = finished
+    opened = run(toy, config, folder)
+    _, restored, _ = opened.restore()
+    outcome = opened.evaluate(restored, evaluate.held_out(config.train.eval_episodes))
+    assert float(np.mean(outcome.success)) == summary["requested_goal_success"]
+
+
+def test_existing_folder_is_refused_and_untouched(toy, config, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "precious").write_text("data")
+    with pytest.raises(UserError, match="already exists"):
+        run(toy, config, tmp_path / "r").start()
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["precious"]
+
+
+def test_checkpoint_of_another_task_is_refused(toy, config, copied):
+    before = sorted(path.name for path in copied.rglob("*"))
+    with pytest.raises(UserError, match="is of task 'FetchReach', not 'FetchPush'"):
+        run(toy, with_(config, task="FetchPush"), copied).resume()
+    assert sorted(path.name for path in copied.rglob("*")) == before
+
+
+def test_checkpoint_of_another_shape_is_refused(toy, config, copied):
+    with pytest.raises(UserError, match="does not fit"):
+        run(toy, with_(config, hidden=(8, 8)), copied).resume()
+
+
+def test_missing_checkpoints_are_named(toy, config, tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoints"):
+        run(toy, config, tmp_path).restore()
+    (tmp_path / checkpoint.FOLDER).mkdir()
+    with pytest.raises(UserError, match="is empty"):
+        run(toy, config, tmp_path).restore()
+
+
+def test_buffer_that_does_not_fit_is_refused_with_its_size(toy, config, tmp_path):
+    huge = with_(config, capacity=4 * 10**12)
+    with pytest.raises(UserError, match=r"capacity: 4000000000000 episodes need \d+\.\d GB"):
+        run(toy, huge, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_free_bytes", lambda: 100_000)
+    with pytest.raises(UserError, match="at most") as error:
+        run(toy, with_(config, capacity=40_000), tmp_path / "r")
+    fits = int(str(error.value).split("at most ")[1].split()[0])
+    run(toy, with_(config, capacity=fits // 4 * 4), tmp_path / "r")
+
+
+def test_divergence_stops_the_run_and_keeps_the_checkpoint(toy, config, tmp_path):
+    run(toy, with_(config, env_steps=480), tmp_path / "r").start()
+    broken = dataclasses.replace(toy, tolerance=float("nan"))
+    diverging = Run(broken, with_(config, actor_learning_rate=1e38), tmp_path / "r", SILENT)
+    with pytest.raises(UserError, match="not finite"):
+        diverging.resume()
+    epoch, _, _ = run(toy, config, tmp_path / "r").restore()
+    assert epoch == 2
+
+
+def test_progress_names_the_tolerance_and_the_floor(toy, config, tmp_path):
+    console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    Run(toy, config, tmp_path / "r", console).start()
+    text = console.export_text()
+    assert "compiling training" in text and "compiled training in" in text
+    assert "position within 0.1 m" in text and "doing nothing scores 0.000" in text
+    assert "960 steps" in text
