@@ -8,6 +8,7 @@ rollout.mp4.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -99,7 +100,7 @@ def parse(words: list[str]) -> Launch:
 
 def _value(words: list[str], flag: str, default: str) -> str:
     """The value of one flag, looked up before the others can be parsed."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         if word == flag:
             return following
         if word.startswith(flag + "="):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import PointEnv
 
 import her_envs
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
 from her_jax.types import Episode
+from toy import PointEnv
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -81,6 +83,11 @@ def with_(config: Config, **changes) -> Config:
     return dataclasses.replace(config, **parts, **changes)
 
 
+def p_value(result: Any) -> float:
+    """Of a SciPy test, whose result types are not public."""
+    return float(result.pvalue)
+
+
 def naming_episodes(count: int, horizon: int, first: int = 0) -> Episode:
     """Episodes in which every element says whose and when it is.
 
@@ -94,4 +101,4 @@ def naming_episodes(count: int, horizon: int, first: int = 0) -> Episode:
     goal = np.stack([episode, time], axis=-1)
     observation = np.concatenate([goal, np.full((count, horizon + 1, 1), 0.5, np.float32)], -1)
     requested = np.stack([episode[:, 0], np.full(count, -1, np.float32)], axis=-1)
-    return jax.tree.map(jax.numpy.asarray, Episode(observation, goal, requested, goal[:, :-1]))
+    return Episode(*map(jnp.asarray, (observation, goal, requested, goal[:, :-1])))

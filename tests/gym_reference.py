@@ -1,40 +1,12 @@
-"""The original environments, made to run on the pinned MuJoCo.
+"""Episodes of the original environments, in the format of recorded reference files."""
 
-Gymnasium-Robotics 1.4.2 compares NumPy joint types with an enumeration, which fails since MuJoCo
-3.12. Only its accessors of joint values are replaced; the physics is untouched.
-"""
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
 
 from __future__ import annotations
 
-import gymnasium
-import gymnasium_robotics
 import mujoco
 import numpy as np
-from gymnasium_robotics.utils import mujoco_utils
-
-FIELDS = ("observation", "achieved_goal", "desired_goal")
-
-
-def make(name: str):
-    """The unwrapped Fetch v4 environment of that name."""
-
-    def set_joint_qpos(model, data, joint, value):
-        del model
-        data.joint(joint).qpos[:] = value
-
-    def joint_qpos(model, data, joint):
-        del model
-        return data.joint(joint).qpos.copy()
-
-    def joint_qvel(model, data, joint):
-        del model
-        return data.joint(joint).qvel.copy()
-
-    mujoco_utils.set_joint_qpos = set_joint_qpos
-    mujoco_utils.get_joint_qpos = joint_qpos
-    mujoco_utils.get_joint_qvel = joint_qvel
-    gymnasium.register_envs(gymnasium_robotics)
-    return gymnasium.make(f"{name}-v4").unwrapped
 
 
 def integration_state(env) -> np.ndarray:

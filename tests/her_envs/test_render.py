@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from conftest import fetch, fetch_reset
 
+from conftest import fetch, fetch_reset
 from her_envs import render
 
 

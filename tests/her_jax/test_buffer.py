@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import naming_episodes
 
+from conftest import naming_episodes
 from her_jax import buffer
 
 HORIZON = 5

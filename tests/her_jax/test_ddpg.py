@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import Adam, TwoLayer
 
 from her_jax.agents.ddpg import DDPG
 from her_jax.config import DDPGConfig
 from her_jax.types import Batch
+from oracles import Adam, TwoLayer
 
 INPUTS, ACTIONS, BATCH = 5, 2, 12
 CONFIG = DDPGConfig(
@@ -38,10 +38,10 @@ def batches(count):
     rng = np.random.default_rng(0)
     for _ in range(count):
         yield Batch(
-            inputs=rng.normal(size=(BATCH, INPUTS)).astype(np.float32),
-            action=rng.uniform(-1, 1, (BATCH, ACTIONS)).astype(np.float32),
-            reward=-(rng.uniform(size=BATCH) > 0.5).astype(np.float32),
-            next_inputs=rng.normal(size=(BATCH, INPUTS)).astype(np.float32),
+            inputs=jnp.asarray(rng.normal(size=(BATCH, INPUTS)), jnp.float32),
+            action=jnp.asarray(rng.uniform(-1, 1, (BATCH, ACTIONS)), jnp.float32),
+            reward=-jnp.asarray(rng.uniform(size=BATCH) > 0.5, jnp.float32),
+            next_inputs=jnp.asarray(rng.normal(size=(BATCH, INPUTS)), jnp.float32),
         )
 
 
@@ -53,7 +53,7 @@ def test_updates_equal_the_hand_computed_ones():
     actor_adam = Adam(actor.params, CONFIG.actor_learning_rate)
     critic_adam = Adam(critic.params, CONFIG.critic_learning_rate)
     for number, batch in enumerate(batches(4), start=1):
-        learner, metrics = agent.update(learner, jax.tree.map(jnp.asarray, batch))
+        learner, metrics = agent.update(learner, batch)
 
         next_action = np.tanh(actor_target.forward(batch.next_inputs)[0])
         next_value, _ = critic_target.forward(np.hstack([batch.next_inputs, next_action]))

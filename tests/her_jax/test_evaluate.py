@@ -3,11 +3,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import fetch, with_
-from toy import PointEnv
 
+from conftest import fetch, with_
 from her_jax import evaluate, train
 from her_jax.agents.ddpg import DDPG
+from toy import PointEnv
 
 
 def straight(key, obs):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,7 +14,7 @@ CONFIG = NormalizerConfig()
 def test_agrees_with_two_passes_in_float64_far_from_zero():
     """Values of 1.3 m with a spread of 2 cm, a million of them: E[x^2] - E[x]^2 fails here."""
     rng = np.random.default_rng(0)
-    state = normalizer.init(3, 2)
+    state: Any = normalizer.init(3, 2)
     seen = []
     for _ in range(100):
         observation = (1.3 + 0.02 * rng.normal(size=(10_000, 3))).astype(np.float32)
@@ -27,7 +29,7 @@ def test_agrees_with_two_passes_in_float64_far_from_zero():
 
 
 def test_standard_deviation_has_a_floor():
-    state = normalizer.init(1, 1)
+    state: Any = normalizer.init(1, 1)
     state = normalizer.update(state, jnp.full((8, 1), 3.0), jnp.full((8, 1), 3.0), CONFIG)
     np.testing.assert_allclose(state.std["goal"], 0.01)
     inputs = normalizer.inputs(state, jnp.array([3.02]), jnp.array([2.99]), CONFIG)
@@ -46,10 +48,10 @@ def test_output_and_input_clips():
 def test_batch_shape_does_not_matter():
     rng = np.random.default_rng(1)
     observation, goal = rng.normal(size=(6, 4, 3)), rng.normal(size=(6, 4, 2))
-    nested = normalizer.update(
+    nested: Any = normalizer.update(
         normalizer.init(3, 2), jnp.asarray(observation), jnp.asarray(goal), CONFIG
     )
-    flat = normalizer.update(
+    flat: Any = normalizer.update(
         normalizer.init(3, 2),
         jnp.asarray(observation.reshape(24, 3)),
         jnp.asarray(goal.reshape(24, 2)),

@@ -8,14 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import tiny_config, with_
 from rich.console import Console
 from test_train import same
-from toy import PointEnv
 
+from conftest import tiny_config, with_
 from her_jax import checkpoint, evaluate, metrics, runner
 from her_jax.errors import UserError
 from her_jax.runner import Run
+from toy import PointEnv
 
 SILENT = Console(quiet=True)
 

@@ -1,0 +1,51 @@
+"""What the benchmarks share: fair timing and a results file that says where it comes from."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from her_jax import metrics, provenance
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Duration of one call, results ready."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def side_by_side(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, taken in turn so that the machine's drift hits all alike.
+
+    Args:
+      calls: each does the same amount of work; called once before timing.
+      rounds: how often each is timed.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        jax.block_until_ready(call())
+    for _ in range(rounds):
+        for name, call in calls.items():
+            taken[name].append(seconds(call))
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def write(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
+    """Writes rows with device, versions and commit to `out` or benchmarks/results/NAME.json."""
+    path = out or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "device": provenance.device(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+    }
+    metrics.write_json(path, {"benchmark": name, **about, "rows": rows})
+    print(f"wrote {path}")

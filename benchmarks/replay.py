@@ -1,0 +1,192 @@
+"""Cost of the goal buffer and of an update.
+
+    python benchmarks/replay.py [--smoke] [--out FILE]
+
+Inserting and sampling are timed from an empty to a full and wrapped ring, and for rings of 10^4 to
+10^6 transitions: both should be flat. Updates of DDPG with three hidden layers of 256 are timed for
+growing batches, sampling, relabelling and normalising included, beside the bare matrix products
+that such an update cannot do without.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+import harness
+import her_envs
+from her_jax import buffer, train
+from her_jax.agents.ddpg import DDPG
+from her_jax.config import Config, ReplayConfig, TrainConfig
+
+ROUND = 20  # episodes in one insertion
+SAMPLE = 512
+
+
+def main(smoke: bool = False, rounds: int = 15, out: Path | None = None) -> None:
+    """Measure insertion, sampling and updates.
+
+    Args:
+      smoke: A tiny run that only shows that everything works.
+      rounds: Timed calls of each.
+      out: Results file; default benchmarks/results/replay.json.
+    """
+    env = her_envs.make("FetchPush")
+    sizes = (1_000,) if smoke else (10_000, 100_000, 1_000_000)
+    batches = (64,) if smoke else (256, 512, 1024, 2048, 4096, 8192)
+    rounds = 2 if smoke else rounds
+    rows = [row for size in sizes for row in ring_rows(env, size, rounds)]
+    rows += [update_row(env, batch, updates=4 if smoke else 20, rounds=rounds) for batch in batches]
+    for row in rows:
+        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{v}" for k, v in row.items()))
+    harness.write("replay", rows, out)
+
+
+def ring_rows(env: her_envs.FetchEnv, transitions: int, rounds: int) -> list[dict[str, Any]]:
+    """Insertion and sampling at several fillings of one ring."""
+    capacity = transitions // env.horizon
+    example = train.example_episode(env)
+    new = jax.tree.map(lambda x: jnp.ones((ROUND, *x.shape), x.dtype), example)
+    insert = jax.jit(buffer.insert, donate_argnums=0)
+    config = Config(replay=ReplayConfig(capacity=capacity), train=TrainConfig(num_envs=ROUND))
+    sample = jax.jit(functools.partial(_sample, config))
+    state = buffer.init(example, capacity)
+    rows = []
+    for filling, held in (("empty", 0.0), ("half", 0.5), ("full", 1.0), ("wrapped", 1.5)):
+        rows_held = int(held * capacity) // ROUND * ROUND
+        state = state.replace(
+            cursor=jnp.asarray(rows_held % capacity, jnp.int32),
+            size=jnp.asarray(min(rows_held, capacity), jnp.int32),
+        )
+        state = insert(state, new)
+        insert_s, sample_s = [], []
+        for i in range(rounds + 1):  # the first call warms up
+            state, took = _timed(lambda s: insert(s, new), state)
+            insert_s.append(took)
+            _, took = _timed(lambda s, i=i: sample(s, jax.random.key(i)), state)
+            sample_s.append(took)
+        rows.append(
+            {
+                "measured": "ring",
+                "capacity_transitions": transitions,
+                "filling": filling,
+                "insert_us_per_episode": 1e6 * _median(insert_s[1:]) / ROUND,
+                "sample_and_relabel_us_per_transition": 1e6 * _median(sample_s[1:]) / SAMPLE,
+            }
+        )
+    return rows
+
+
+def _sample(config: Config, state: buffer.BufferState, key: jax.Array) -> Any:
+    sample_key, label_key = jax.random.split(key)
+    steps = buffer.sample(state, sample_key, SAMPLE)
+    return train.relabelled(config, state.episodes, state.size, steps, label_key)
+
+
+def _timed(call: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
+    result: list[Any] = []
+
+    def keep() -> Any:
+        result.append(call(argument))
+        return result[0]
+
+    took = harness.seconds(keep)
+    return result[0], took
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def update_row(env: her_envs.FetchEnv, batch: int, updates: int, rounds: int) -> dict[str, Any]:
+    """Updates a second, and the share of their time outside matrix products."""
+    config = Config(
+        replay=ReplayConfig(capacity=2_000, batch_size=batch),
+        train=TrainConfig(num_envs=ROUND, updates_per_cycle=updates),
+    )
+    agent = DDPG(config.agent, env.action_size)
+    state = train.init(env, agent, config, jax.random.key(0))
+    full = state.buffer.replace(size=jnp.asarray(2_000, jnp.int32))
+    learn = jax.jit(functools.partial(train.learn, env, agent, config))
+    products = jax.jit(functools.partial(matrix_products, batch, updates))
+    weights = jax.tree.map(
+        lambda x: x, (_kernels(state.learner.actor.online), _kernels(state.learner.critic.online))
+    )
+    taken = harness.side_by_side(
+        {
+            "update": lambda: learn(state.learner, state.normalizer, full, jax.random.key(1)),
+            "products": lambda: products(*weights),
+        },
+        rounds,
+    )
+    return {
+        "measured": "update",
+        "batch": batch,
+        "updates_per_s": updates / taken["update"],
+        "replayed_transitions_per_s": updates * batch / taken["update"],
+        "share_outside_matrix_products": 1 - taken["products"] / taken["update"],
+    }
+
+
+def _kernels(params: Any) -> list[jax.Array]:
+    """Weight matrices in the order of the layers."""
+    layers = params["params"]["MLP_0"]
+    return [layers[name]["kernel"] for name in sorted(layers)]
+
+
+def matrix_products(
+    batch: int, updates: int, actor: list[jax.Array], critic: list[jax.Array]
+) -> Any:
+    """Only the products of `updates` DDPG updates: five forward, three backward passes.
+
+    Nothing else is computed but a sum into the weights, which keeps the loop from being hoisted.
+    """
+
+    def forward(weights: list[jax.Array], x: jax.Array) -> list[jax.Array]:
+        values = [x]
+        for weight in weights:
+            values.append(values[-1] @ weight)
+        return values
+
+    def backward(
+        weights: list[jax.Array], values: list[jax.Array], last: int
+    ) -> tuple[list[jax.Array], jax.Array]:
+        """Weight gradients, and the gradient of the input down to layer `last`."""
+        gradient, grads = values[-1], []
+        for i in reversed(range(len(weights))):
+            grads.append(values[i].T @ gradient)
+            if i >= last:
+                gradient = gradient @ weights[i].T
+        return grads[::-1], gradient
+
+    def body(carry: Any, _: Any) -> Any:
+        actor, critic = carry
+        inputs = jnp.ones((batch, actor[0].shape[0])) * actor[0][0, 0]
+        joint = jnp.ones((batch, critic[0].shape[0])) * critic[0][0, 0]
+        target = forward(critic, joint + forward(actor, inputs)[-1][:, :1])[-1]
+        values = forward(critic, joint + target)
+        critic_grads, _ = backward(critic, values, last=1)
+        actor_values = forward(actor, inputs)
+        policy_values = forward(critic, joint + actor_values[-1][:, :1])
+        gradient = policy_values[-1]
+        for weight in reversed(critic):
+            gradient = gradient @ weight.T
+        actor_values[-1] = actor_values[-1] + gradient[:, :1]
+        actor_grads, _ = backward(actor, actor_values, last=1)
+
+        def add(weights: list[jax.Array], grads: list[jax.Array]) -> list[jax.Array]:
+            return [w + 1e-30 * g for w, g in zip(weights, grads, strict=True)]
+
+        return (add(actor, actor_grads), add(critic, critic_grads)), None
+
+    return jax.lax.scan(body, (actor, critic), length=updates)[0]
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,94 @@
+"""Presets, benchmarks and the shape of the project."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+
+import her_envs
+import presets
+from conftest import REPO
+from her_jax.errors import UserError
+
+
+@pytest.mark.parametrize("task", presets.TASKS)
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_presets_are_valid_for_every_task(preset, task):
+    config = presets.load(preset, task)
+    assert config.env.task == presets.TASKS[task]
+    assert config.env.task in her_envs.names()
+    assert config.env.tolerance == "v4" and config.env.reward == "sparse"
+
+
+def test_plappert2018_is_what_was_published():
+    config = presets.load("plappert2018", "fetch-push")
+    assert config.train.env_steps == 4_750_000
+    assert config.train.num_envs == 38 and config.replay.batch_size == 4864
+    assert config.train.cycles_per_epoch == 50 and config.train.updates_per_cycle == 40
+    assert config.replay.k == 4 and config.replay.strategy == "future"
+    agent = config.agent
+    assert agent.hidden == (256, 256, 256)
+    assert agent.actor_learning_rate == agent.critic_learning_rate == 1e-3
+    assert agent.discount == 0.98 and agent.action_l2 == 1.0
+    assert (agent.target_rate, agent.target_period) == (0.05, 40)
+    assert (agent.noise_std, agent.random_action_probability) == (0.2, 0.3)
+    # Baselines never evicts within its budget.
+    assert config.replay.capacity * 50 >= config.train.env_steps
+
+
+def test_unknown_presets_and_tasks():
+    with pytest.raises(UserError, match="preset"):
+        presets.load("best", "fetch-push")
+    with pytest.raises(UserError, match="task"):
+        presets.load("tuned", "push")
+
+
+@pytest.mark.parametrize("name", ["env_throughput", "replay"])
+def test_benchmarks_run(name, tmp_path):
+    out = tmp_path / "out.json"
+    subprocess.run(
+        [sys.executable, str(REPO / "benchmarks" / f"{name}.py"), "--smoke", "--out", str(out)],
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
+    result = json.loads(out.read_text())
+    assert result["rows"] and {"device", "versions", "commit"} <= set(result)
+
+
+def test_committed_results_say_where_they_come_from():
+    for path in (REPO / "benchmarks" / "results").glob("*.json"):
+        result = json.loads(path.read_text())
+        assert {"device", "versions", "commit", "rows"} <= set(result), path
+
+
+def test_the_algorithm_never_imports_the_environments():
+    for path in (REPO / "her_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "her_envs" for name in names), path
+
+
+def test_every_folder_and_module_in_the_readme_exists():
+    readme = (REPO / "README.md").read_text()
+    block = readme.split("## The map")[1].split("```")[1]
+    folder = ""
+    entries = 0
+    for line in block.strip().splitlines():
+        entry = line.split()[0]
+        if not line.startswith(" "):
+            folder = entry if entry.endswith("/") else ""
+            path = REPO / entry
+        else:
+            path = REPO / folder / entry
+        assert path.exists(), line
+        entries += 1
+    assert entries > 25

@@ -1,0 +1,121 @@
+"""The commands of the README, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import REPO
+
+TINY = [
+    *("--env-steps", "200", "--num-envs", "2", "--cycles-per-epoch", "1"),
+    *("--updates-per-cycle", "2", "--batch-size", "8", "--capacity", "4"),
+    *("--eval-episodes", "4", "--checkpoint-period", "1", "--hidden", "8"),
+]
+
+
+def script(name: str, *words: str, folder: Path, rc: int = 0) -> str:
+    """Runs experiments/NAME.py in `folder`; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(REPO / "experiments" / f"{name}.py"), *words],
+        cwd=folder,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == rc, done.stdout + done.stderr
+    return done.stdout if rc == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with a tiny FetchPush run in it, named `run`."""
+    folder = tmp_path_factory.mktemp("scripts")
+    printed = script("train", "fetch-push", "--out", "run", "--seed", "3", *TINY, folder=folder)
+    assert "compiling training" in printed and "held-out" in printed
+    assert "within 0.05 m" in printed
+    return folder
+
+
+def test_train_leaves_everything_in_the_run_folder(trained):
+    run = trained / "run"
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints",
+        "curve.png",
+        "rollout.mp4",
+    }
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert b"ftyp" in (run / "rollout.mp4").read_bytes()[:16]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["task"] == "FetchPush" and summary["seed"] == 3
+    assert summary["env_steps"] == 200 and summary["updates"] == 4
+    assert json.loads((run / "config.json").read_text())["agent"]["hidden"] == [8]
+
+
+def test_resume_goes_on_to_a_longer_budget(trained):
+    script("train", "--resume", "run", "--env-steps", "300", "--no-video", folder=trained)
+    lines = (trained / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["env_steps"] for line in lines] == [100, 200, 300]
+
+
+def test_evaluate_prints_success_floor_and_tolerance(trained):
+    printed = script("evaluate", "run", "--episodes", "6", folder=trained)
+    result = json.loads(printed)
+    assert result["eval_episodes"] == 6 and result["distance_threshold"] == 0.05
+    assert 0 <= result["requested_goal_success"] <= result["requested_goal_success_any_step"] <= 1
+    other = json.loads(script("evaluate", "run", "--episodes", "6", "--seed", "1", folder=trained))
+    assert other["eval_set"] != result["eval_set"]
+
+
+def test_render_and_plot(trained):
+    script("render", "run", "--episodes", "1", "--out", "film.mp4", "--width", "160",
+           "--height", "112", folder=trained)  # fmt: skip
+    assert b"ftyp" in (trained / "film.mp4").read_bytes()[:16]
+    script("plot", "run", "run", "--out", "both.png", folder=trained)
+    assert (trained / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "train fetch-pull",
+            "task: 'fetch-pull' is unknown; choose one of fetch-reach",
+        ),
+        ("train", "task: none given; name one of fetch-reach"),
+        ("train fetch-push --k -1", "k: -1.0"),
+        ("train fetch-push --num-envs 7", "capacity: "),
+        ("train fetch-push --physics mujoco", "physics: 'mujoco' is unknown; choose one of native"),
+        ("train fetch-push --preset best", "preset: 'best' is unknown; choose one of tuned"),
+        ("train fetch-push --out run", "out: run already exists"),
+        ("train fetch-push --capacity 16000000000", "GB for the goal buffer"),
+        ("train --resume nowhere", "run: nowhere is no folder"),
+        ("evaluate .", "run: . holds no config.json"),
+        ("evaluate run --episodes 0", "episodes: 0 is not positive"),
+        ("render run --width 100", "width: 100 is not a positive multiple of 16"),
+        ("plot nowhere", "run: nowhere is no folder"),
+    ],
+)
+def test_bad_input_gets_one_line_and_changes_nothing(trained, words, message):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    name, *rest = words.split()
+    printed = script(name, *rest, folder=trained, rc=2)
+    assert message in printed
+    assert len(printed.strip().splitlines()) == 1, printed
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_help_shows_every_setting(tmp_path):
+    printed = script("train", "fetch-push", "--help", folder=tmp_path)
+    for flag in ("--seed", "--out", "--physics", "--num-envs", "--env-steps", "--k", "--discount"):
+        assert flag in printed
