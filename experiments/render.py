@@ -91,9 +91,8 @@ def record(
 
 
 def _states(run: Run, state: Any, key: jax.Array) -> Any:
-    """Environment states [T+1] of one held-out episode."""
-    reset_key, _ = jax.random.split(key)
-    start = run.env.reset(reset_key)
+    """Environment states [T+1] of the greedy policy from a held-out start; consumes `key`."""
+    start = run.env.reset(key)
 
     def step(env_state, _):
         env_state = run.env.step(env_state, run.act(state, env_state.obs))

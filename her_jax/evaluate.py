@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
 
 def held_out(episodes: int, seed: int = 0) -> Key:
-    """Keys [E] of the held-out set; a longer set begins with the shorter one.
+    """Reset keys [E] of the held-out set; a longer set begins with the shorter one.
 
     Args:
       episodes: E.
@@ -47,11 +47,13 @@ def held_out(episodes: int, seed: int = 0) -> Key:
 
 
 def evaluate(env: GoalEnv, policy: Policy, keys: Key) -> Evaluation:
-    """Plays one episode for every held-out key [E]."""
+    """Plays one episode for every held-out key [E].
+
+    The policy should be deterministic: the key it is handed is the same in every episode.
+    """
 
     def one(key: Key) -> Evaluation:
-        reset_key, policy_key = jax.random.split(key)
-        episode = play(env, policy, reset_key, policy_key)
+        episode = play(env, policy, reset_key=key, policy_key=jax.random.key(0))
         achieved = episode.achieved_goal[1:]
         reached = env.success(achieved, jnp.broadcast_to(episode.desired_goal, achieved.shape))
         distance = jnp.linalg.norm(achieved[-1] - episode.desired_goal)
@@ -72,7 +74,7 @@ def no_action(env: GoalEnv) -> Policy:
 
 def starts(env: GoalEnv, keys: Key) -> GoalObs:
     """What the agent sees at the start of the held-out episodes, [E, ...]."""
-    return jax.vmap(lambda key: env.reset(jax.random.split(key)[0]).obs)(keys)
+    return jax.vmap(env.reset)(keys).obs
 
 
 def fingerprint(first: GoalObs) -> str:

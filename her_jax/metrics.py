@@ -55,11 +55,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def rewind(folder: Path, epoch: int) -> list[dict[str, Any]]:
-    """Drops the lines after `epoch`, which a resumed run will write again; returns the rest."""
+def rewind(folder: Path, epoch: int) -> None:
+    """Drops the lines after `epoch`, which a resumed run will write again."""
     path = folder / METRICS
     lines = path.read_text().splitlines() if path.is_file() else []
     records = [json.loads(line) for line in lines if line.endswith("}")]
     kept = [record for record in records if record["epoch"] <= epoch]
     path.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    return kept

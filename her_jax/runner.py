@@ -93,6 +93,8 @@ class Run:
         """
         epoch, state, about = self.restore()
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
+        metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
+        metrics.rewind(self.folder, epoch)
         return self._loop(epoch, state, about)
 
     def restore(self) -> tuple[int, train.TrainState, dict[str, Any]]:
@@ -134,7 +136,6 @@ class Run:
     ) -> tuple[train.TrainState, dict[str, Any]]:
         """Epochs after `done` until the last, each evaluated, logged and perhaps saved."""
         clock = _Clock(about["wall_s"])
-        records = metrics.rewind(self.folder, done)
         keys = evaluate.held_out(self.config.train.eval_episodes)
         run_epoch, run_evaluation = self._compile(state, keys, about)
         floor = self.floor(keys)
@@ -148,12 +149,11 @@ class Run:
                 _require_finite(record, self.folder)
                 record["wall_s"] = about["wall_s"]
                 metrics.append(self.folder, record)
-                records.append(record)
                 show(record)
                 if epoch % self.config.train.checkpoint_period == 0 or epoch == self.epochs:
                     checkpoint.save(self.folder, epoch, state, about)
         about["wall_s"] = clock.total()
-        summary = self._summary(records, about, floor)
+        summary = self._summary(metrics.read(self.folder), about, floor)
         metrics.write_json(self.folder / metrics.SUMMARY, summary)
         return state, summary
 

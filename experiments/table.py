@@ -1,0 +1,88 @@
+"""Prints the results table of the README: `python experiments/table.py [RUN ...]`.
+
+Without arguments it reads the committed runs in experiments/reference. Success is on held-out
+requested goals at the last step; steps and seconds to a success are those of the first evaluation
+that reached it. Where there are several seeds, figures are medians over them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import launch
+import tyro
+
+from her_jax import metrics
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+_HEADER = (
+    "| task | seeds | steps to 0.90 | seconds to 0.90 | success at the end | best | steps | "
+    "seconds | doing nothing |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()) -> None:
+    """Print a Markdown table of runs, a line a task.
+
+    Args:
+      runs: Run folders; default the committed ones.
+    """
+    launch.console.print(table(list(runs) or committed()), markup=False)
+
+
+def committed() -> list[Path]:
+    """Folders of the committed runs."""
+    return sorted(path.parent for path in REFERENCE.glob(f"*/{metrics.SUMMARY}"))
+
+
+def table(runs: list[Path]) -> str:
+    """Markdown.
+
+    Args:
+      runs: folders of finished runs.
+
+    Raises:
+      UserError: if a folder holds no summary or no epoch.
+    """
+    by_task: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {}
+    for run in runs:
+        summary = metrics.read_json(run / metrics.SUMMARY)
+        by_task.setdefault(summary["task"], []).append((summary, metrics.read(run)))
+    return "\n".join([*_HEADER, *(_row(task, members) for task, members in by_task.items())])
+
+
+def _row(task: str, members: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> str:
+    def median(figure: Callable[[dict[str, Any]], float]) -> float:
+        return statistics.median(figure(summary) for summary, _ in members)
+
+    def to_success(field: str) -> str:
+        middle = statistics.median(_first(records, field, 0.9) for _, records in members)
+        return "not reached" if math.isinf(middle) else f"{middle:,.0f}"
+
+    cells = [
+        task,
+        ", ".join(str(summary["seed"]) for summary, _ in members),
+        to_success("env_steps"),
+        to_success("wall_s"),
+        f"{median(lambda s: s['requested_goal_success']):.3f}",
+        f"{median(lambda s: s['requested_goal_success_best']):.3f}",
+        f"{median(lambda s: s['env_steps']):,.0f}",
+        f"{median(lambda s: s['wall_s']):,.0f}",
+        f"{median(lambda s: s['no_action_success']):.3f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _first(records: list[dict[str, Any]], field: str, success: float) -> float:
+    """Value of `field` at the first evaluation that reached `success`; infinity if none did."""
+    reached = (r[field] for r in records if r["requested_goal_success"] >= success)
+    return next(reached, math.inf)
+
+
+if __name__ == "__main__":
+    launch.guarded(lambda: tyro.cli(main))
