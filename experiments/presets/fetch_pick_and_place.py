@@ -1,12 +1,13 @@
-"""FetchReach in seconds on a laptop.
+"""FetchPickAndPlace in minutes on two CPU cores.
 
-Command:   python experiments/train.py fetch-reach
+Command:   python experiments/train.py fetch-pick-and-place
 Hardware:  two CPU cores, no accelerator
-Time:      under a minute, compiling included
-Expected:  success 1.0 on 200 held-out goals within 5 cm after 20,000 environment steps
+Time:      about 9 minutes
+Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.4 M environment steps
 
-Against Baselines: a smaller world (16 environments, one process), the target networks follow
-after every update instead of once a cycle, and the action penalty is a tenth.
+Against Baselines: the discount is 0.9 instead of 0.98, which matters most (the object is reached
+long before an episode ends), the target networks follow after every update instead of once a
+cycle, the action penalty is a tenth, and 64 transitions are replayed for each environment step.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from her_jax.config import Config, DDPGConfig, EnvConfig, ReplayConfig, TrainCon
 
 
 def config(task: str) -> Config:
-    """Settings for FetchReach."""
+    """Settings for FetchPickAndPlace."""
     return Config(
         env=EnvConfig(task=task),
-        train=TrainConfig(env_steps=20_000, num_envs=16, updates_per_cycle=40, cycles_per_epoch=5),
-        replay=ReplayConfig(capacity=1_600, batch_size=256),
-        agent=DDPGConfig(target_rate=0.01, target_period=1, action_l2=0.1),
+        train=TrainConfig(
+            env_steps=600_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
+        ),
+        replay=ReplayConfig(capacity=20_000, batch_size=512),
+        agent=DDPGConfig(discount=0.9, target_period=1, action_l2=0.1),
     )

@@ -1,12 +1,14 @@
-"""FetchReach in seconds on a laptop.
+"""FetchSlide on two CPU cores.
 
-Command:   python experiments/train.py fetch-reach
+Command:   python experiments/train.py fetch-slide
 Hardware:  two CPU cores, no accelerator
-Time:      under a minute, compiling included
-Expected:  success 1.0 on 200 held-out goals within 5 cm after 20,000 environment steps
+Time:      about 16 minutes
+Expected:  success 0.5 to 0.6 on 200 held-out goals within 5 cm after 1 M environment steps
 
-Against Baselines: a smaller world (16 environments, one process), the target networks follow
-after every update instead of once a cycle, and the action penalty is a tenth.
+Against Baselines: the discount is 0.95 instead of 0.98, the target networks follow after every
+update instead of once a cycle, the action penalty is a tenth, and 64 transitions are replayed for
+each environment step. The puck slides on after it is struck, so the discount of FetchPush is too
+low here.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from her_jax.config import Config, DDPGConfig, EnvConfig, ReplayConfig, TrainCon
 
 
 def config(task: str) -> Config:
-    """Settings for FetchReach."""
+    """Settings for FetchSlide."""
     return Config(
         env=EnvConfig(task=task),
-        train=TrainConfig(env_steps=20_000, num_envs=16, updates_per_cycle=40, cycles_per_epoch=5),
-        replay=ReplayConfig(capacity=1_600, batch_size=256),
-        agent=DDPGConfig(target_rate=0.01, target_period=1, action_l2=0.1),
+        train=TrainConfig(
+            env_steps=1_000_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
+        ),
+        replay=ReplayConfig(capacity=20_000, batch_size=512),
+        agent=DDPGConfig(discount=0.95, target_period=1, action_l2=0.1),
     )
