@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +81,9 @@ def record(
         macro_block_size=16,
         ffmpeg_log_level="error",
     )
-    writer.send(None)
+    with warnings.catch_warnings():  # JAX warns of any fork; this child only runs ffmpeg
+        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+        writer.send(None)
     env = run.env
     assert isinstance(env, FetchEnv)
     film = jax.jit(functools.partial(_states, run, state))

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import launch
 import tyro
 
+import launch
 from her_jax import metrics
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
