@@ -54,7 +54,24 @@ def main(
     for task in tasks:
         for count in num_envs:
             rows += measure(task, count, steps, rounds)
+    print(table(rows))
     harness.write("env_throughput", rows, out)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: environment steps a second, a line for a task and number of environments."""
+    contestants = list(dict.fromkeys(row["contestant"] for row in rows))
+    rates: dict[tuple[str, int], dict[str, float]] = {}
+    for row in rows:
+        measured = rates.setdefault((row["task"], row["num_envs"]), {})
+        measured[row["contestant"]] = row["env_steps_per_s"]
+    return harness.markdown(
+        ["task", "environments", *contestants],
+        [
+            [task, str(count), *(f"{measured[name]:,.0f}" for name in contestants)]
+            for (task, count), measured in rates.items()
+        ],
+    )
 
 
 def measure(task: str, count: int, steps: int, rounds: int) -> list[dict[str, Any]]:
@@ -88,7 +105,6 @@ def measure(task: str, count: int, steps: int, rounds: int) -> list[dict[str, An
                 "native_is_times_faster": ratio,
             }
         )
-        print(f"{task:18s} {count:5d} envs  {name:16s} {rate:9,.0f} env steps/s  {ratio:5.2f}")
     return rows
 
 

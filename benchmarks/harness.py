@@ -38,6 +38,12 @@ def side_by_side(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def write(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
     """Writes rows with device, versions and commit to `out` or benchmarks/results/NAME.json."""
     path = out or RESULTS / f"{name}.json"

@@ -43,9 +43,42 @@ def main(smoke: bool = False, rounds: int = 15, out: Path | None = None) -> None
     rounds = 2 if smoke else rounds
     rows = [row for size in sizes for row in ring_rows(env, size, rounds)]
     rows += [update_row(env, batch, updates=4 if smoke else 20, rounds=rounds) for batch in batches]
-    for row in rows:
-        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{v}" for k, v in row.items()))
+    print(ring_table(rows), update_table(rows), sep="\n\n")
     harness.write("replay", rows, out)
+
+
+def ring_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: microseconds to insert an episode and to draw a relabelled transition."""
+    return harness.markdown(
+        ["transitions", "filling", "insert, us an episode", "sample, us a transition"],
+        [
+            [
+                f"{row['capacity_transitions']:,}",
+                row["filling"],
+                f"{row['insert_us_per_episode']:.2f}",
+                f"{row['sample_and_relabel_us_per_transition']:.2f}",
+            ]
+            for row in rows
+            if row["measured"] == "ring"
+        ],
+    )
+
+
+def update_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: updates a second for growing batches."""
+    return harness.markdown(
+        ["batch", "updates/s", "transitions/s", "time outside matrix products"],
+        [
+            [
+                f"{row['batch']:,}",
+                f"{row['updates_per_s']:,.0f}",
+                f"{row['replayed_transitions_per_s']:,.0f}",
+                f"{row['share_outside_matrix_products']:.0%}",
+            ]
+            for row in rows
+            if row["measured"] == "update"
+        ],
+    )
 
 
 def ring_rows(env: her_envs.FetchEnv, transitions: int, rounds: int) -> list[dict[str, Any]]:

@@ -9,9 +9,14 @@ import sys
 
 import pytest
 
+import env_throughput
 import her_envs
+import launch
 import presets
+import replay
+import table
 from conftest import REPO
+from her_jax import metrics
 from her_jax.errors import UserError
 
 
@@ -64,6 +69,30 @@ def test_committed_results_say_where_they_come_from():
     for path in (REPO / "benchmarks" / "results").glob("*.json"):
         result = json.loads(path.read_text())
         assert {"device", "versions", "commit", "rows"} <= set(result), path
+
+
+def test_tables_of_the_readme_are_the_measured_ones():
+    """Each table equals what its command prints from the committed files."""
+    readme = (REPO / "README.md").read_text()
+    results = REPO / "benchmarks" / "results"
+    throughput = json.loads((results / "env_throughput.json").read_text())["rows"]
+    replayed = json.loads((results / "replay.json").read_text())["rows"]
+    assert table.table(table.committed()) in readme
+    assert env_throughput.table(throughput) in readme
+    assert replay.ring_table(replayed) in readme
+    assert replay.update_table(replayed) in readme
+
+
+def test_committed_runs_are_complete_and_of_a_known_commit():
+    runs = table.committed()
+    assert len(runs) >= 8
+    for run in runs:
+        summary = json.loads((run / "summary.json").read_text())
+        assert len(summary["commit"]) == 40, run  # no "+changes"
+        records = metrics.read(run)
+        assert summary["env_steps"] == records[-1]["env_steps"]
+        assert summary["requested_goal_success"] == records[-1]["requested_goal_success"]
+        assert launch.read_config(run).seed == summary["seed"]
 
 
 def test_the_algorithm_never_imports_the_environments():
