@@ -126,7 +126,7 @@ def native(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[
 def bare_batch(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[[], Any]:
     """MuJoCo's thread-pooled batch, driven from Python with the same control law."""
     start = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), count))
-    model = env.physics.model
+    model = env.physics.scene.model
     batch = mujoco.batch.Batch(model, count)
     gripper = model.body("robot0:gripper_link").id
     fingers = [int(model.joint(f"robot0:{side}_gripper_finger_joint").qposadr[0]) for side in "lr"]

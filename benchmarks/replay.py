@@ -92,14 +92,13 @@ def ring_rows(env: her_envs.FetchEnv, transitions: int, rounds: int) -> list[dic
     state = buffer.init(example, capacity)
     rows = []
     for filling, held in (("empty", 0.0), ("half", 0.5), ("full", 1.0), ("wrapped", 1.5)):
-        rows_held = int(held * capacity) // ROUND * ROUND
-        state = state.replace(
-            cursor=jnp.asarray(rows_held % capacity, jnp.int32),
-            size=jnp.asarray(min(rows_held, capacity), jnp.int32),
-        )
-        state = insert(state, new)
+        rounds_held = int(held * capacity) // ROUND
         insert_s, sample_s = [], []
         for i in range(rounds + 1):  # the first call warms up
+            state = state.replace(  # every call finds the same filling
+                cursor=jnp.asarray(rounds_held * ROUND % capacity, jnp.int32),
+                size=jnp.asarray(min(rounds_held * ROUND, capacity), jnp.int32),
+            )
             state, took = _timed(lambda s: insert(s, new), state)
             insert_s.append(took)
             _, took = _timed(lambda s, i=i: sample(s, jax.random.key(i)), state)
@@ -147,14 +146,20 @@ def update_row(env: her_envs.FetchEnv, batch: int, updates: int, rounds: int) ->
     state = train.init(env, agent, config, jax.random.key(0))
     full = state.buffer.replace(size=jnp.asarray(2_000, jnp.int32))
     learn = jax.jit(functools.partial(train.learn, env, agent, config))
-    products = jax.jit(functools.partial(matrix_products, batch, updates))
-    weights = jax.tree.map(
-        lambda x: x, (_kernels(state.learner.actor.online), _kernels(state.learner.critic.online))
+    kernels = [
+        _kernels(params)
+        for params in (*state.learner.actor, *state.learner.critic)  # online, target; twice
+    ]
+    inputs = tuple(
+        jax.random.normal(key, (batch, width))
+        for key, width in zip(jax.random.split(jax.random.key(0)), (28, 32), strict=True)
     )
+    products = jax.jit(functools.partial(matrix_products, updates)).lower(*kernels, *inputs)
+    run_products = products.compile()
     taken = harness.side_by_side(
         {
             "update": lambda: learn(state.learner, state.normalizer, full, jax.random.key(1)),
-            "products": lambda: products(*weights),
+            "products": lambda: run_products(*kernels, *inputs),
         },
         rounds,
     )
@@ -174,11 +179,27 @@ def _kernels(params: Any) -> list[jax.Array]:
 
 
 def matrix_products(
-    batch: int, updates: int, actor: list[jax.Array], critic: list[jax.Array]
+    updates: int,
+    actor: list[jax.Array],
+    actor_target: list[jax.Array],
+    critic: list[jax.Array],
+    critic_target: list[jax.Array],
+    inputs: jax.Array,
+    joint: jax.Array,
 ) -> Any:
-    """Only the products of `updates` DDPG updates: five forward, three backward passes.
+    """Only the products of `updates` DDPG updates: five forward and three backward passes.
 
-    Nothing else is computed but a sum into the weights, which keeps the loop from being hoisted.
+    Gradients are added to the weights, scaled to nothing, so that no product can be left out or
+    hoisted from the loop; nothing else is computed.
+
+    Args:
+      updates: how many.
+      actor: weights of the layers, from O+G = 28 inputs.
+      actor_target: likewise.
+      critic: weights of the layers, from O+G+A = 32 inputs.
+      critic_target: likewise.
+      inputs: [B, 28].
+      joint: [B, 32].
     """
 
     def forward(weights: list[jax.Array], x: jax.Array) -> list[jax.Array]:
@@ -187,31 +208,27 @@ def matrix_products(
             values.append(values[-1] @ weight)
         return values
 
-    def backward(
-        weights: list[jax.Array], values: list[jax.Array], last: int
-    ) -> tuple[list[jax.Array], jax.Array]:
-        """Weight gradients, and the gradient of the input down to layer `last`."""
-        gradient, grads = values[-1], []
+    def backward(weights: list[jax.Array], values: list[jax.Array], to: int) -> list[jax.Array]:
+        """Weight gradients, the signal passed back through the layers down to number `to`."""
+        signal, grads = values[-1], []
         for i in reversed(range(len(weights))):
-            grads.append(values[i].T @ gradient)
-            if i >= last:
-                gradient = gradient @ weights[i].T
-        return grads[::-1], gradient
+            grads.append(values[i].T @ signal)
+            if i >= to:
+                signal = signal @ weights[i].T
+        return grads[::-1]
 
     def body(carry: Any, _: Any) -> Any:
         actor, critic = carry
-        inputs = jnp.ones((batch, actor[0].shape[0])) * actor[0][0, 0]
-        joint = jnp.ones((batch, critic[0].shape[0])) * critic[0][0, 0]
-        target = forward(critic, joint + forward(actor, inputs)[-1][:, :1])[-1]
-        values = forward(critic, joint + target)
-        critic_grads, _ = backward(critic, values, last=1)
+        next_action = forward(actor_target, inputs + 1e-30 * actor[0][0, 0])[-1]
+        target = forward(critic_target, joint + 1e-30 * next_action[:, :1])[-1]
+        critic_grads = backward(critic, forward(critic, joint + 1e-30 * target), to=1)
         actor_values = forward(actor, inputs)
-        policy_values = forward(critic, joint + actor_values[-1][:, :1])
-        gradient = policy_values[-1]
+        value = forward(critic, joint + 1e-30 * actor_values[-1][:, :1])[-1]
+        signal = value
         for weight in reversed(critic):
-            gradient = gradient @ weight.T
-        actor_values[-1] = actor_values[-1] + gradient[:, :1]
-        actor_grads, _ = backward(actor, actor_values, last=1)
+            signal = signal @ weight.T
+        actor_values[-1] = actor_values[-1] + signal[:, :1]
+        actor_grads = backward(actor, actor_values, to=1)
 
         def add(weights: list[jax.Array], grads: list[jax.Array]) -> list[jax.Array]:
             return [w + 1e-30 * g for w, g in zip(weights, grads, strict=True)]

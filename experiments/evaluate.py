@@ -31,6 +31,7 @@ def main(run: Annotated[Path, tyro.conf.Positional], episodes: int = 1000, seed:
     opened = launch.open_run(run)
     epoch, state, _ = opened.restore()
     keys = evaluate.held_out(episodes, seed)
+    launch.status.print(f"compiling, then playing {episodes} held-out goals twice ...")
     outcome = jax.jit(opened.evaluate)(state, keys)
     floor = opened.floor(keys)
     launch.report(

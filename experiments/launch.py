@@ -17,6 +17,7 @@ from her_jax.errors import UserError
 from her_jax.runner import Run
 
 console = Console(highlight=False, soft_wrap=True)
+status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def guarded(main: Callable[[], None]) -> None:
@@ -27,7 +28,7 @@ def guarded(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; go on from the last checkpoint with --resume", file=sys.stderr)
+        print("interrupted; train.py --resume RUN goes on from its checkpoint", file=sys.stderr)
         sys.exit(130)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import imageio_ffmpeg
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -68,12 +71,29 @@ def record(
     Raises:
       UserError: if the size does not suit the codec, or there is nothing to film.
     """
+    if out.suffix != ".mp4":
+        raise UserError(f"out: {out} is no .mp4 file")
     for name, value in (("width", width), ("height", height)):
         if value <= 0 or value % 16:
             raise UserError(f"{name}: {value} is not a positive multiple of 16; try 320 x 240")
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 5")
+    launch.status.print(f"compiling, then filming {episodes} episodes ...")
+    env = run.env
+    assert isinstance(env, FetchEnv)
+    film = jax.jit(functools.partial(_states, run, state))
+    partial = out.with_name("partial-" + out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
+    with _ffmpeg(partial, width, height) as writer:
+        for key in evaluate.held_out(episodes):
+            for frame in her_envs.render.frames(env, film(key), width=width, height=height):
+                writer.send(np.ascontiguousarray(frame))
+    partial.replace(out)
+
+
+@contextmanager
+def _ffmpeg(out: Path, width: int, height: int) -> Iterator[Any]:
+    """An encoder that takes frames by `send`."""
     writer = imageio_ffmpeg.write_frames(
         str(out),
         (width, height),
@@ -84,13 +104,10 @@ def record(
     with warnings.catch_warnings():  # JAX warns of any fork; this child only runs ffmpeg
         warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
         writer.send(None)
-    env = run.env
-    assert isinstance(env, FetchEnv)
-    film = jax.jit(functools.partial(_states, run, state))
-    for key in evaluate.held_out(episodes):
-        for frame in her_envs.render.frames(env, film(key), width=width, height=height):
-            writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    try:
+        yield writer
+    finally:
+        writer.close()
 
 
 def _states(run: Run, state: Any, key: jax.Array) -> Any:
@@ -102,9 +119,7 @@ def _states(run: Run, state: Any, key: jax.Array) -> Any:
         return env_state, env_state
 
     _, later = jax.lax.scan(step, start, length=run.env.horizon)
-    return jax.tree.map(
-        lambda first, rest: jax.numpy.concatenate([first[None], rest]), start, later
-    )
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, later)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ that reached it. Where there are several seeds, figures are medians over them.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Callable
@@ -20,14 +21,17 @@ from her_jax import metrics
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _HEADER = (
-    "| task | seeds | steps to 0.90 | seconds to 0.90 | success at the end | best | steps | "
-    "seconds | doing nothing |",
-    "|---|---|---|---|---|---|---|---|---|",
+    "| task | success within | physics | seeds | steps to 0.90 | seconds to 0.90 "
+    "| success at the end | best | steps | seconds | doing nothing |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
+
+Members = list[tuple[dict[str, Any], list[dict[str, Any]]]]
+"""Summary and epochs of runs that may be compared."""
 
 
 def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()) -> None:
-    """Print a Markdown table of runs, a line a task.
+    """Print a Markdown table of runs.
 
     Args:
       runs: Run folders; default the committed ones.
@@ -41,7 +45,7 @@ def committed() -> list[Path]:
 
 
 def table(runs: list[Path]) -> str:
-    """Markdown.
+    """Markdown, a line for runs that differ in nothing but the seed.
 
     Args:
       runs: folders of finished runs.
@@ -49,14 +53,19 @@ def table(runs: list[Path]) -> str:
     Raises:
       UserError: if a folder holds no summary or no epoch.
     """
-    by_task: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {}
+    comparable: dict[str, Members] = {}
     for run in runs:
         summary = metrics.read_json(run / metrics.SUMMARY)
-        by_task.setdefault(summary["task"], []).append((summary, metrics.read(run)))
-    return "\n".join([*_HEADER, *(_row(task, members) for task, members in by_task.items())])
+        settings = launch.read_config(run).to_dict()
+        del settings["seed"]
+        comparable.setdefault(json.dumps(settings), []).append((summary, metrics.read(run)))
+    return "\n".join([*_HEADER, *map(_row, comparable.values())])
 
 
-def _row(task: str, members: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> str:
+def _row(members: Members) -> str:
+    """One line; the members differ in nothing but the seed."""
+    first = members[0][0]
+
     def median(figure: Callable[[dict[str, Any]], float]) -> float:
         return statistics.median(figure(summary) for summary, _ in members)
 
@@ -65,7 +74,9 @@ def _row(task: str, members: list[tuple[dict[str, Any], list[dict[str, Any]]]]) 
         return "not reached" if math.isinf(middle) else f"{middle:,.0f}"
 
     cells = [
-        task,
+        first["task"],
+        f"{100 * first['distance_threshold']:.0f} cm",
+        first["physics"],
         ", ".join(str(summary["seed"]) for summary, _ in members),
         to_success("env_steps"),
         to_success("wall_s"),

@@ -62,22 +62,35 @@ def main() -> None:
     """Parses the command line, trains, and prints where the results are."""
     words = sys.argv[1:]
     began = time.perf_counter()
-    if "--resume" in words:
-        options = tyro.cli(Resume, args=words)
-        config = launch.read_config(options.resume)
-        if options.env_steps is not None:
-            longer = dataclasses.replace(config.train, env_steps=options.env_steps)
-            config = dataclasses.replace(config, train=longer)
-        run = launch.bind(config, options.resume)
+    if any(word == "--resume" or word.startswith("--resume=") for word in words):
+        run, video = reopen(words)
         state, summary = run.resume()
     else:
         settings = parse(words)
-        options = settings.options
-        run = launch.bind(settings.config, options.out or default_folder(settings.config))
+        video = settings.options.video
+        run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
         launch.console.print(f"run folder: {run.folder}")
         state, summary = run.start()
-    finish(run, state, summary, options.video)
+    finish(run, state, summary, video)
     launch.console.print(f"total {time.perf_counter() - began:.1f} s; results in {run.folder}")
+
+
+def reopen(words: list[str]) -> tuple[Run, bool]:
+    """The run to go on with, and whether to film it; a leading TASK must be the run's own."""
+    task = None
+    if words and not words[0].startswith("-"):
+        task, words = presets.environment(words[0]), words[1:]
+    options = tyro.cli(Resume, prog="train.py", args=words)
+    config = launch.read_config(options.resume)
+    if task not in (None, config.env.task):
+        raise UserError(
+            f"checkpoint: {options.resume} is of task {config.env.task!r}, not {task!r}; "
+            f"use a run of {task!r}"
+        )
+    if options.env_steps is not None:
+        longer = dataclasses.replace(config.train, env_steps=options.env_steps)
+        config = dataclasses.replace(config, train=longer)
+    return launch.bind(config, options.resume), options.video
 
 
 def parse(words: list[str]) -> Launch:

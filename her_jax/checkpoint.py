@@ -56,22 +56,23 @@ def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState,
         epoch = manager.latest_step()
         if epoch is None:
             raise UserError(f"checkpoint: {where} is empty; the run stopped before it saved one")
-        about = manager.restore(epoch, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
-        saved_task = about["about"]["task"]
-        if saved_task != task:
+        about = _restore(manager, folder, epoch, about=ocp.args.JsonRestore())["about"]
+        if about["task"] != task:
             raise UserError(
-                f"checkpoint: {folder} is of task {saved_task!r}, not {task!r}; "
-                f"use the run of {task!r}"
+                f"checkpoint: {folder} is of task {about['task']!r}, not {task!r}; "
+                f"use a run of {task!r}"
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            restored = manager.restore(
-                epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint: {folder} does not fit its {'config.json'} ({reason}); "
-                "restore the configuration it was trained with"
-            ) from error
-    return epoch, restored["state"], dict(about["about"])
+        restored = _restore(manager, folder, epoch, state=ocp.args.StandardRestore(abstract))
+    return epoch, restored["state"], dict(about)
+
+
+def _restore(manager: ocp.CheckpointManager, folder: Path, epoch: int, **items: Any) -> Any:
+    try:
+        return manager.restore(epoch, args=ocp.args.Composite(**items))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"checkpoint: epoch {epoch} of {folder} does not load ({reason}); "
+            "use the configuration and the versions it was trained with"
+        ) from error

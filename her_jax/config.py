@@ -1,4 +1,4 @@
-"""Every setting of a run, its default, and its check. The one home of all three.
+"""Every setting of a run, its default, and its check.
 
 Defaults are those of OpenAI Baselines' HER (`baselines/her/experiment/config.py`), which
 Plappert et al. 2018 (arXiv:1802.09464, appendix B) report, unless a comment says otherwise.
@@ -23,7 +23,7 @@ def _require(holds: bool, field: str, value: Any, remedy: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class EnvConfig:
-    """Which environment; `her_envs.make` checks the names."""
+    """Which environment; `her_envs.make`, which knows the names, checks them."""
 
     task: str = "FetchReach"
     """Environment name."""
@@ -199,6 +199,7 @@ class TrainConfig:
                 value,
                 f"is not positive; default {field.default}",
             )
+        _require(self.env_steps < 2**31, "env_steps", self.env_steps, "must be below 2**31")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +246,7 @@ class Config:
         try:
             nested = {name: part(**_tuples(values[name])) for name, part in parts.items()}
             return cls(seed=values["seed"], **nested)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"config: {error} does not fit this version; retrain, or check out the run's commit"
             ) from error

@@ -11,6 +11,7 @@ import functools
 import hashlib
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +52,7 @@ def evaluate(env: GoalEnv, policy: Policy, keys: Key) -> Evaluation:
 
     The policy should be deterministic: the key it is handed is the same in every episode.
     """
+    chex.assert_rank(keys, 1)
 
     def one(key: Key) -> Evaluation:
         episode = play(env, policy, reset_key=key, policy_key=jax.random.key(0))

@@ -15,9 +15,7 @@ SUMMARY = "summary.json"
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
-    partial.replace(path)
+    _replace(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -48,17 +46,27 @@ def read(folder: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: if there are none.
     """
-    path = folder / METRICS
-    lines = path.read_text().splitlines() if path.is_file() else []
-    if not lines:
+    records = _records(folder)
+    if not records:
         raise UserError(f"run: {folder} holds no {METRICS} with an epoch; train it first")
-    return [json.loads(line) for line in lines]
+    return records
 
 
 def rewind(folder: Path, epoch: int) -> None:
     """Drops the lines after `epoch`, which a resumed run will write again."""
+    kept = [record for record in _records(folder) if record["epoch"] <= epoch]
+    _replace(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """The complete lines; the last one may have been cut short by a crash."""
     path = folder / METRICS
     lines = path.read_text().splitlines() if path.is_file() else []
-    records = [json.loads(line) for line in lines if line.endswith("}")]
-    kept = [record for record in records if record["epoch"] <= epoch]
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -2,8 +2,7 @@
 
 The statistics are Brax's (Welford's update); the floor of the standard deviation and the clips
 are Baselines'. Two deviations from it: no count of one is assumed before the first data, and the
-sums are Welford's instead of float32 E[x^2] - E[x]^2, which loses all digits after a million
-samples at 1.3 m.
+sums are Welford's instead of float32 E[x^2] - E[x]^2, which cancels far from zero.
 """
 
 from __future__ import annotations

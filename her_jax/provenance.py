@@ -12,21 +12,15 @@ from pathlib import Path
 import jax
 
 _PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "brax",
-    "mujoco",
-    "numpy",
+    *("her-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "brax", "numpy"),
+    *("mujoco", "gymnasium-robotics"),
 )
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, this project and the packages that can change a result."""
     found = {"python": platform.python_version()}
-    for package in ("her-jax", *_PACKAGES, "gymnasium-robotics"):
+    for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -29,7 +30,10 @@ def future(key: Key, step: Moment, stored: jax.Array, horizon: int) -> Moment:
 
 
 def final(key: Key, step: Moment, stored: jax.Array, horizon: int) -> Moment:
-    """The last state of the same episode."""
+    """The last state of the same episode.
+
+    The paper replays every step once with the requested and once with this goal: k = 1.
+    """
     del key, stored
     return Moment(step.episode, jnp.full_like(step.time, horizon))
 
@@ -84,6 +88,7 @@ def transition(
       strategy: where the substitute goal comes from.
       probability: share of relabelled steps, p = 1 - 1/(1+k).
     """
+    chex.assert_rank([step.episode, step.time, stored], 0)
     choice_key, goal_key = jax.random.split(key)
     horizon = episodes.action.shape[-2]
     at = strategy(goal_key, step, stored, horizon)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -23,9 +24,12 @@ def play(env: GoalEnv, policy: Policy, reset_key: Key, policy_key: Key) -> Episo
       policy_key: split into one key a step.
     """
     start = env.reset(reset_key)
+    chex.assert_shape(start.obs.observation, (env.observation_size,))
+    chex.assert_shape([start.obs.achieved_goal, start.obs.desired_goal], (env.goal_spec.size,))
 
     def step(state, key):
         action = policy(key, state.obs)
+        chex.assert_shape(action, (env.action_size,))
         next_state = env.step(state, action)
         return next_state, (next_state.obs, action)
 

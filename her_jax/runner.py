@@ -33,6 +33,8 @@ from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.types import GoalEnv, GoalObs, Key
 
+_CGROUP = Path("/sys/fs/cgroup")
+
 MAX_MEMORY_SHARE = 0.8
 """Largest share of free memory that the buffer may take."""
 
@@ -73,29 +75,39 @@ class Run:
         Raises:
           UserError: if the folder already exists.
         """
-        try:
-            self.folder.mkdir(parents=True)
-        except FileExistsError:
+        if self.folder.exists():
             raise UserError(
                 f"out: {self.folder} already exists; name a new folder, "
                 f"or go on with --resume {self.folder}"
-            ) from None
+            )
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"out: {self.folder} cannot be made ({error}); name another") from None
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())
-        state = jax.jit(self._init)(jax.random.key(self.config.seed))
-        about = {"task": self.config.env.task, "wall_s": 0.0, "compile_s": 0.0}
-        return self._loop(0, state, about)
+        about = {"task": self.config.env.task, "wall_s": 0.0, "compile_s": 0.0, "commits": []}
+        clock = _Clock(0.0)
+        with self._compiling("the initial state", about):
+            state = jax.jit(self._init)(jax.random.key(self.config.seed))
+        return self._loop(0, state, about, clock)
 
     def resume(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Goes on from the latest checkpoint and ends as an uninterrupted run does.
 
         Raises:
-          UserError: if there is no checkpoint, or it does not fit.
+          UserError: if there is no checkpoint, it does not fit, or nothing is left to train.
         """
         epoch, state, about = self.restore()
+        finished = (self.folder / metrics.SUMMARY).exists() and epoch == self.epochs
+        if epoch > self.epochs or finished:
+            raise UserError(
+                f"env_steps: {self.folder} has been trained for {int(state.env_steps)} steps; "
+                "ask for more with --env-steps"
+            )
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
         metrics.rewind(self.folder, epoch)
-        return self._loop(epoch, state, about)
+        return self._loop(epoch, state, about, _Clock(about["wall_s"]))
 
     def restore(self) -> tuple[int, train.TrainState, dict[str, Any]]:
         """Epoch, state and plain values of the latest checkpoint.
@@ -132,13 +144,14 @@ class Run:
         return train.epoch(self.env, self.agent, self.config, state)
 
     def _loop(
-        self, done: int, state: train.TrainState, about: dict[str, Any]
+        self, done: int, state: train.TrainState, about: dict[str, Any], clock: _Clock
     ) -> tuple[train.TrainState, dict[str, Any]]:
         """Epochs after `done` until the last, each evaluated, logged and perhaps saved."""
-        clock = _Clock(about["wall_s"])
+        about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
         keys = evaluate.held_out(self.config.train.eval_episodes)
         run_epoch, run_evaluation = self._compile(state, keys, about)
-        floor = self.floor(keys)
+        with self._compiling("the no-action floor", about):
+            floor = self.floor(keys)
         self._print_floor(floor)
         with self._progress(done, floor["no_action_success"]) as show:
             for epoch in range(done + 1, self.epochs + 1):
@@ -220,11 +233,12 @@ class Run:
             "hindsight_ratio": last["hindsight_ratio"],
             "versions": provenance.versions(),
             "device": provenance.device(),
-            "commit": provenance.commit(),
+            "commit": ", ".join(about["commits"]),
         }
 
     @contextmanager
     def _compiling(self, what: str, about: dict[str, Any]) -> Iterator[None]:
+        """Says that a compile starts and how long it took."""
         self.console.print(f"compiling {what} ...")
         start = time.perf_counter()
         yield
@@ -301,7 +315,12 @@ def _free_bytes() -> int:
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
+    try:  # a container's own limit, where it has one
+        limit = int(_CGROUP.joinpath("memory.max").read_text())
+        return min(free, limit - int(_CGROUP.joinpath("memory.current").read_text()))
+    except (OSError, ValueError):
+        return free
 
 
 def _require_finite(record: dict[str, Any], folder: Path) -> None:

@@ -104,7 +104,10 @@ def explore(env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: 
     """One episode [N, ...] in every environment under the exploring policy; consumes `key`."""
 
     def policy(key: Key, obs: GoalObs) -> jax.Array:
-        return agent.explore(key, greedy(agent, config, state.learner, state.normalizer, obs))
+        inputs = normalizer.inputs(
+            state.normalizer, obs.observation, obs.desired_goal, config.normalizer
+        )
+        return agent.explore(state.learner, inputs, key)
 
     reset_key, policy_key = jax.random.split(key)
     return jax.vmap(functools.partial(rollout.play, env, policy))(
@@ -167,11 +170,13 @@ def learn(
     """`updates_per_cycle` updates on fresh batches; metrics are their means; consumes `key`."""
 
     def body(learner, key):
-        sample_key, label_key = jax.random.split(key)
+        sample_key, label_key, update_key = jax.random.split(key, 3)
         steps = buffer.sample(replay, sample_key, config.replay.batch_size)
         batch = relabelled(config, replay.episodes, replay.size, steps, label_key)
         reward = env.reward(batch.next_achieved_goal, batch.desired_goal)
-        learner, metrics = agent.update(learner, _inputs(config, statistics, batch, reward))
+        learner, metrics = agent.update(
+            learner, _inputs(config, statistics, batch, reward), update_key
+        )
         metrics["replayed_reward"] = jnp.mean(reward)
         metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
         return learner, metrics

@@ -191,10 +191,10 @@ class Agent(Protocol):
         """The deterministic policy: inputs [..., O+G] -> actions [..., A]."""
         ...
 
-    def explore(self, key: Key, action: jax.Array) -> jax.Array:
-        """What the behaviour policy makes of one deterministic action [A]; consumes `key`."""
+    def explore(self, learner: Any, inputs: jax.Array, key: Key) -> jax.Array:
+        """The behaviour policy, unbatched: inputs [O+G] -> action [A]; consumes `key`."""
         ...
 
-    def update(self, learner: Any, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
-        """One step of learning; returns the new state and scalar metrics."""
+    def update(self, learner: Any, batch: Batch, key: Key) -> tuple[Any, dict[str, jax.Array]]:
+        """One step of learning; returns the new state and scalar metrics; consumes `key`."""
         ...

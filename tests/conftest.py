@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import her_envs
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
@@ -22,6 +23,9 @@ REPO = Path(__file__).resolve().parent.parent
 # Equal programs of different tests, and of the next session, are compiled once.
 jax.config.update("jax_compilation_cache_dir", str(REPO / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+SILENT = Console(quiet=True)
 
 
 @functools.cache
@@ -81,6 +85,16 @@ def with_(config: Config, **changes) -> Config:
             current, **{name: changes.pop(name) for name in names & set(changes)}
         )
     return dataclasses.replace(config, **parts, **changes)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two pytrees are equal, bit for bit."""
+
+    def plain(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(plain(x), plain(y)) for x, y in leaves)
 
 
 def p_value(result: Any) -> float:

@@ -15,7 +15,7 @@ import launch
 import presets
 import replay
 import table
-from conftest import REPO
+from conftest import REPO, SILENT, with_
 from her_jax import metrics
 from her_jax.errors import UserError
 
@@ -27,6 +27,35 @@ def test_presets_are_valid_for_every_task(preset, task):
     assert config.env.task == presets.TASKS[task]
     assert config.env.task in her_envs.names()
     assert config.env.tolerance == "v4" and config.env.reward == "sparse"
+
+
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [*(("tuned", task) for task in presets.TASKS), ("plappert2018", "fetch-push")],
+)
+def test_presets_run(preset, task, tmp_path):
+    """One round of the preset's environments and networks, with fewer updates."""
+    config = with_(
+        presets.load(preset, task),
+        env_steps=1, cycles_per_epoch=1, updates_per_cycle=2, eval_episodes=4,
+    )  # fmt: skip
+    run = launch.bind(config, tmp_path / "run")
+    run.console = SILENT
+    _, summary = run.start()
+    assert summary["env_steps"] == 50 * config.train.num_envs
+
+
+@pytest.mark.slow
+def test_reach_is_learned(tmp_path):
+    """The README's first promise, one seed."""
+    run = launch.bind(presets.load("tuned", "fetch-reach"), tmp_path / "run")
+    _, summary = run.start()
+    assert summary["requested_goal_success"] >= 0.98
+
+
+def test_python_example_of_the_readme():
+    readme = (REPO / "README.md").read_text()
+    exec(readme.split("```python")[1].split("```")[0], {})
 
 
 def test_plappert2018_is_what_was_published():

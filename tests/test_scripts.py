@@ -63,7 +63,7 @@ def test_train_leaves_everything_in_the_run_folder(trained):
 
 
 def test_resume_goes_on_to_a_longer_budget(trained):
-    script("train", "--resume", "run", "--env-steps", "300", "--no-video", folder=trained)
+    script("train", "--resume=run", "--env-steps", "300", "--no-video", folder=trained)
     lines = (trained / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["env_steps"] for line in lines] == [100, 200, 300]
 
@@ -99,7 +99,12 @@ def test_render_and_plot(trained):
         ("train fetch-push --preset best", "preset: 'best' is unknown; choose one of tuned"),
         ("train fetch-push --out run", "out: run already exists"),
         ("train fetch-push --capacity 16000000000", "GB for the goal buffer"),
+        ("train fetch-push --out run/config.json/x", "out: run/config.json/x cannot be made"),
         ("train --resume nowhere", "run: nowhere is no folder"),
+        ("train fetch-slide --resume run", "is of task 'FetchPush', not 'FetchSlide'"),
+        ("train fetch-push --resume run", "has been trained for"),
+        ("render run --out film.gif", "out: film.gif is no .mp4 file"),
+        ("plot run --out curve.txt", "out: curve.txt is no picture"),
         ("evaluate .", "run: . holds no config.json"),
         ("evaluate run --episodes 0", "episodes: 0 is not positive"),
         ("render run --width 100", "width: 100 is not a positive multiple of 16"),

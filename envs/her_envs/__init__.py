@@ -6,6 +6,7 @@ env = her_envs.make("FetchPush")
 
 from __future__ import annotations
 
+from her_envs.fetch import model
 from her_envs.fetch.env import FetchEnv, FetchState
 from her_envs.fetch.tasks import DISTANCE_THRESHOLD, TASKS
 from her_envs.physics.native import Native
@@ -57,7 +58,7 @@ def make(
     task = TASKS[name]
     return FetchEnv(
         task=task,
-        physics=Native(task, num_threads),
+        physics=Native(model.scene(task), num_threads),
         tolerance=TOLERANCES[tolerance][name],
         dense=reward == "dense",
     )

@@ -50,7 +50,7 @@ def frames(
 
     def draw(pose_and_goal: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         pose, goal = pose_and_goal
-        colours = _cast(env.physics.model, pose, eye, rays, goal)
+        colours = _cast(env.physics.scene.model, pose, eye, rays, goal)
         return (255 * colours.clip(0, 1)).astype(np.uint8).reshape(height, width, 3)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

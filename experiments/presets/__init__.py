@@ -31,9 +31,19 @@ def load(preset: str, task: str) -> Config:
     Raises:
       UserError: if either is unknown.
     """
-    if task not in TASKS:
-        raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(TASKS)}")
+    env = environment(task)
     if preset not in PRESETS:
         raise UserError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
     name = task.replace("-", "_") if preset == "tuned" else preset
-    return importlib.import_module(f"{__name__}.{name}").config(TASKS[task])
+    return importlib.import_module(f"{__name__}.{name}").config(env)
+
+
+def environment(task: str) -> str:
+    """The environment behind a command-line name.
+
+    Raises:
+      UserError: if it is unknown.
+    """
+    if task not in TASKS:
+        raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(TASKS)}")
+    return TASKS[task]

@@ -95,8 +95,9 @@ class DDPG:
         """The deterministic policy of the online actor, [..., O+G] -> [..., A]."""
         return self._policy(learner.actor.online, inputs)
 
-    def explore(self, key: Key, action: jax.Array) -> jax.Array:
+    def explore(self, learner: LearnerState, inputs: jax.Array, key: Key) -> jax.Array:
         """Gaussian noise, clipped, or a whole uniform action; unbatched, consumes `key`."""
+        action = self.act(learner, inputs)
         noise_key, choice_key, uniform_key = jax.random.split(key, 3)
         noise = self.config.noise_std * jax.random.normal(noise_key, action.shape)
         uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0, maxval=1.0)
@@ -123,9 +124,10 @@ class DDPG:
         return -value + self.config.action_l2 * jnp.mean(jnp.square(action)), value
 
     def update(
-        self, learner: LearnerState, batch: Batch
+        self, learner: LearnerState, batch: Batch, key: Key
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        """One update of critic, actor and, when due, targets."""
+        """One update of critic, actor and, when due, targets; DDPG needs no randomness."""
+        del key
         chex.assert_rank([batch.inputs, batch.action, batch.reward], [2, 2, 1])
         targets = self.targets(learner, batch)
         critic_loss, critic_grads = jax.value_and_grad(self.critic_loss)(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import chex
 import jax
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 import her_envs
-from conftest import fetch, fetch_reset, fetch_step
+from conftest import REPO, fetch, fetch_reset, fetch_step, same
 from her_envs.fetch import model
 from her_envs.fetch.env import MIN_OBJECT_DISTANCE
 from her_jax.errors import UserError
@@ -70,6 +73,38 @@ def test_steps_are_functions_of_their_arguments(env):
         np.testing.assert_array_equal(a, b)
 
 
+def test_concurrent_callbacks_do_not_mix():
+    """Two Python threads step simulations of one size through one environment."""
+    env = fetch("FetchPush")
+    step = fetch_step(env.name)
+    states = [fetch_reset(env.name)(jax.random.split(jax.random.key(i), 4)) for i in range(2)]
+
+    def walk(state):
+        for _ in range(10):
+            state = step(state, jnp.ones((4, 4)))
+        return jax.block_until_ready(state)
+
+    expected = [walk(state) for state in states]
+    with ThreadPoolExecutor(2) as pool:
+        for got, alone in zip(pool.map(walk, states), expected, strict=True):
+            assert same(got, alone)
+
+
+def test_a_single_core_does_not_deadlock():
+    """Steps queued without waiting, on one core, where XLA has one thread for everything."""
+    program = """
+import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax, jax.numpy as jnp, her_envs
+env = her_envs.make("FetchReach")
+state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 200))
+step = jax.jit(jax.vmap(env.step))
+for _ in range(15):
+    state = step(state, jnp.tanh(state.obs.observation[:, :4]))
+jax.block_until_ready(state)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=REPO)
+
+
 def test_every_reset_draws_a_new_goal_and_object(env):
     obs = fetch_reset(env.name)(jax.random.split(jax.random.key(2), 64)).obs
     assert len(np.unique(np.asarray(obs.desired_goal), axis=0)) == 64
@@ -81,7 +116,7 @@ def test_objects_start_off_the_gripper_and_inside_the_square(env):
     if not env.task.has_object:
         pytest.skip("Reach has no object")
     starts = jax.vmap(env.draw)(jax.random.split(jax.random.key(3), 5000))
-    offset = np.asarray(starts.object_xy) - env.physics.gripper_pos[:2]
+    offset = np.asarray(starts.object_xy) - env.physics.scene.gripper_pos[:2]
     assert np.linalg.norm(offset, axis=1).min() >= MIN_OBJECT_DISTANCE - 1e-6
     assert np.abs(offset).max() <= env.task.object_range + 1e-6
     # All four corners of the square are reached: nothing falls back to a fixed place.
@@ -93,7 +128,7 @@ def test_objects_start_off_the_gripper_and_inside_the_square(env):
 def test_half_of_the_goals_are_in_the_air():
     env = fetch("FetchPickAndPlace")
     starts = jax.vmap(env.draw)(jax.random.split(jax.random.key(4), 4000))
-    height = np.asarray(starts.desired_goal[:, 2]) - env.physics.object_height
+    height = np.asarray(starts.desired_goal[:, 2]) - env.physics.scene.object_height
     assert abs((height > 1e-5).mean() - 0.5) < 0.04
     assert height.max() <= 0.45 + 1e-6
 
@@ -190,13 +225,18 @@ def test_restore_takes_any_leading_shape_and_only_float64(env):
         env.restore(rows.astype(np.float32), goals)
     with pytest.raises(UserError, match="row: float64 array of shape"):
         env.restore(rows[..., :-1], goals)
+    with pytest.raises(UserError, match="desired_goal: shape"):
+        env.restore(rows, goals[0])
+    nq, nv = env.physics.scene.model.nq, env.physics.scene.model.nv
     with pytest.raises(UserError, match="qpos"):
-        env.state_at(np.zeros(3), np.zeros(3), np.zeros(3))
+        env.state_at(np.zeros(3), np.zeros(nv), np.zeros(3))
+    with pytest.raises(UserError, match="qvel: leading shape"):
+        env.state_at(np.zeros((2, nq)), np.zeros((3, nv)), np.zeros((2, 3)))
 
 
 def test_step_is_traced_once_for_a_batch_size():
     env = fetch("FetchReach")
-    step = jax.jit(chex.assert_max_traces(jax.vmap(env.step), n=1))
+    step = jax.jit(jax.vmap(chex.assert_max_traces(env.step, n=1)))
     state = fetch_reset(env.name)(jax.random.split(jax.random.key(0), 4))
     for _ in range(3):
         state = step(state, jnp.zeros((4, 4)))

@@ -53,7 +53,7 @@ def test_updates_equal_the_hand_computed_ones():
     actor_adam = Adam(actor.params, CONFIG.actor_learning_rate)
     critic_adam = Adam(critic.params, CONFIG.critic_learning_rate)
     for number, batch in enumerate(batches(4), start=1):
-        learner, metrics = agent.update(learner, batch)
+        learner, metrics = agent.update(learner, batch, jax.random.key(number))
 
         next_action = np.tanh(actor_target.forward(batch.next_inputs)[0])
         next_value, _ = critic_target.forward(np.hstack([batch.next_inputs, next_action]))
@@ -104,9 +104,11 @@ def test_targets_stay_within_the_range_of_returns(scale):
 def test_exploration_statistics():
     config = DDPGConfig(noise_std=0.1, random_action_probability=0.25)
     agent = DDPG(config, 4)
-    action = jnp.zeros(4)
+    learner = agent.init(jax.random.key(1), 3)
+    inputs = jnp.zeros(3)  # at which a fresh actor, without biases, does nothing
+    np.testing.assert_array_equal(agent.act(learner, inputs), 0)
     keys = jax.random.split(jax.random.key(0), 20_000)
-    drawn = np.asarray(jax.vmap(agent.explore, (0, None))(keys, action))
+    drawn = np.asarray(jax.vmap(agent.explore, (None, None, 0))(learner, inputs, keys))
     assert np.abs(drawn).max() <= 1.0
     # A whole uniform vector exceeds 5 sigma in some coordinate with probability 1 - 0.5^4.
     is_random = (np.abs(drawn) > 0.5).any(axis=1).mean() / (1 - 0.5**4)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from conftest import fetch, with_
+from conftest import SILENT, fetch, with_
 from her_jax import evaluate, train
 from her_jax.agents.ddpg import DDPG
+from her_jax.runner import Run
 from toy import PointEnv
 
 
@@ -53,22 +55,21 @@ def test_held_out_sets_are_fixed_nested_and_apart_from_training(toy, config):
         assert not set(map(tuple, trained)) & set(map(tuple, np.asarray(first.desired_goal)))
 
 
-def test_relabelling_cannot_change_an_evaluation(toy, config):
+def test_relabelling_cannot_change_an_evaluation(toy, config, tmp_path):
     """Metamorphic: the same parameters score the same under every replay setting."""
-    agent = DDPG(config.agent, toy.action_size)
-    state = train.init(toy, agent, config, jax.random.key(0))
     keys = evaluate.held_out(20)
+    state = train.init(toy, DDPG(config.agent, 2), config, jax.random.key(0))
 
     def distances(changed):
-        def policy(key, obs):
-            del key
-            return train.greedy(agent, changed, state.learner, state.normalizer, obs)
-
-        return np.asarray(evaluate.evaluate(toy, policy, keys).distance)
+        outcome = Run(toy, changed, tmp_path / "never", SILENT).evaluate(state, keys)
+        return np.asarray(outcome.distance)
 
     reference = distances(config)
     for changes in ({"strategy": "random"}, {"k": 0.0}, {"strategy": "none", "batch_size": 2}):
         np.testing.assert_array_equal(distances(with_(config, **changes)), reference)
+    other = train.init(toy, DDPG(config.agent, 2), config, jax.random.key(1))
+    state = state.replace(learner=other.learner)
+    assert not np.array_equal(distances(config), reference)
 
 
 def test_fingerprint_ignores_rounding_only():
@@ -77,9 +78,34 @@ def test_fingerprint_ignores_rounding_only():
     assert evaluate.fingerprint(first) != evaluate.fingerprint(nudged)
 
 
-def test_fetch_floor_is_the_known_one():
-    """Doing nothing on FetchPush succeeds where the goal is already reached: 6.9 % of resets."""
-    env = fetch("FetchPush")
-    first = jax.jit(lambda keys: evaluate.starts(env, keys))(evaluate.held_out(1000))
+@pytest.mark.parametrize(
+    ("name", "floor"),
+    [("FetchReach", 0.019), ("FetchPush", 0.069), ("FetchSlide", 0.0028),
+     ("FetchPickAndPlace", 0.037)],
+)  # fmt: skip
+def test_share_of_goals_reached_at_the_start_is_the_known_one(name, floor):
+    """Monte Carlo of the original's reset, within four standard deviations."""
+    env, count = fetch(name), 4000
+    first = jax.jit(lambda keys: evaluate.starts(env, keys))(evaluate.held_out(count))
     solved = np.mean(env.success(first.achieved_goal, first.desired_goal))
-    assert abs(solved - 0.069) < 4 * np.sqrt(0.069 * 0.931 / 1000)
+    assert abs(solved - floor) < 4 * np.sqrt(floor * (1 - floor) / count)
+
+
+def test_doing_nothing_on_push_scores_the_goals_reached_at_the_start():
+    env, keys = fetch("FetchPush"), evaluate.held_out(100)
+    idle = jax.jit(lambda keys: evaluate.evaluate(env, evaluate.no_action(env), keys))(keys)
+    first = evaluate.starts(env, keys)
+    at_start = env.success(first.achieved_goal, first.desired_goal)
+    np.testing.assert_array_equal(idle.success, at_start)
+
+
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [("FetchReach", "43668a91c5bf7f65"), ("FetchPush", "086172be587a4d0e"),
+     ("FetchSlide", "7a7814e28add1dda"), ("FetchPickAndPlace", "2c920662b9e92c24")],
+)  # fmt: skip
+def test_the_held_out_sets_stay_what_they_are(name, fingerprint):
+    """Every published figure is on these 200 goals; another generator would change them."""
+    env = fetch(name)
+    first = jax.jit(lambda keys: evaluate.starts(env, keys))(evaluate.held_out(200))
+    assert evaluate.fingerprint(first) == fingerprint

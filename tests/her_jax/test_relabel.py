@@ -121,12 +121,21 @@ def test_agrees_with_baselines_sampler():
     assert p_value(stats.chi2_contingency(both)) > 1e-4
 
 
-def test_strategies_consume_independent_randomness():
-    """Goal times of different samples of one step are uncorrelated with the choice to relabel."""
-    steps, got = drawn("episode", 0.5)
-    chosen = got.relabelled.astype(float)
-    assert abs(np.corrcoef(chosen, steps.time)[0, 1]) < 4 / np.sqrt(SAMPLES)
-    assert abs(np.corrcoef(chosen[:-1], chosen[1:])[0, 1]) < 4 / np.sqrt(SAMPLES)
+def test_choice_and_goal_use_different_keys():
+    """A strategy that tosses the coin which the choice would toss with the same key."""
+
+    def coin(key, step, stored, horizon):
+        del stored, horizon
+        return Moment(step.episode, jax.random.bernoulli(key).astype(jnp.int32))
+
+    episodes = naming_episodes(EPISODES, HORIZON)
+    one = functools.partial(
+        relabel.transition, episodes, jnp.asarray(EPISODES), strategy=coin, probability=0.5
+    )
+    steps = Moment(jnp.zeros(4000, jnp.int32), jnp.zeros(4000, jnp.int32))
+    got = jax.vmap(one)(steps, jax.random.split(jax.random.key(0), 4000))
+    heads = np.asarray(got.desired_goal)[np.asarray(got.relabelled), 1]
+    assert abs(heads.mean() - 0.5) < 0.05
 
 
 def test_strategies_are_unbatched_functions():

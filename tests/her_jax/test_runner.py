@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 from rich.console import Console
-from test_train import same
 
-from conftest import tiny_config, with_
+from conftest import SILENT, same, tiny_config, with_
 from her_jax import checkpoint, evaluate, metrics, runner
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from toy import PointEnv
-
-SILENT = Console(quiet=True)
 
 
 def run(env, config, folder) -> Run:
@@ -99,6 +95,33 @@ def test_a_restored_policy_scores_the_same(toy, config, finished):
     assert float(np.mean(outcome.success)) == summary["requested_goal_success"]
 
 
+def test_finished_runs_are_not_touched_by_resume(toy, config, copied):
+    """Neither with the old budget nor with a smaller one."""
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    for budget in (960, 240):
+        with pytest.raises(UserError, match="has been trained for 960 steps"):
+            run(toy, with_(config, env_steps=budget), copied).resume()
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+def test_a_run_that_lost_its_summary_is_completed(toy, config, copied, finished):
+    (copied / "summary.json").unlink()
+    state, summary = run(toy, config, copied).resume()
+    assert same(state, finished[0])
+    assert summary["requested_goal_success"] == finished[1]["requested_goal_success"]
+
+
+def test_damaged_checkpoints_are_refused_in_one_line(toy, config, copied):
+    for path in (copied / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 200:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 0xFF
+            path.write_bytes(data)
+    with pytest.raises(UserError, match="does not load") as error:
+        run(toy, config, copied).restore()
+    assert "\n" not in str(error.value)
+
+
 def test_existing_folder_is_refused_and_untouched(toy, config, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "precious").write_text("data")
@@ -115,7 +138,7 @@ def test_checkpoint_of_another_task_is_refused(toy, config, copied):
 
 
 def test_checkpoint_of_another_shape_is_refused(toy, config, copied):
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match="does not load"):
         run(toy, with_(config, hidden=(8, 8)), copied).resume()
 
 
@@ -134,6 +157,15 @@ def test_buffer_that_does_not_fit_is_refused_with_its_size(toy, config, tmp_path
     assert not (tmp_path / "r").exists()
 
 
+def test_a_containers_memory_limit_counts(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    monkeypatch.setattr(runner, "_CGROUP", tmp_path)
+    assert runner._free_bytes() == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert runner._free_bytes() > 10**8
+
+
 def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_free_bytes", lambda: 100_000)
     with pytest.raises(UserError, match="at most") as error:
@@ -144,8 +176,7 @@ def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
 
 def test_divergence_stops_the_run_and_keeps_the_checkpoint(toy, config, tmp_path):
     run(toy, with_(config, env_steps=480), tmp_path / "r").start()
-    broken = dataclasses.replace(toy, tolerance=float("nan"))
-    diverging = Run(broken, with_(config, actor_learning_rate=1e38), tmp_path / "r", SILENT)
+    diverging = run(toy, with_(config, actor_learning_rate=1e38), tmp_path / "r")
     with pytest.raises(UserError, match="not finite"):
         diverging.resume()
     epoch, _, _ = run(toy, config, tmp_path / "r").restore()
@@ -156,6 +187,7 @@ def test_progress_names_the_tolerance_and_the_floor(toy, config, tmp_path):
     console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     Run(toy, config, tmp_path / "r", console).start()
     text = console.export_text()
-    assert "compiling training" in text and "compiled training in" in text
+    assert "compiling the initial state" in text and "compiling training" in text
+    assert "compiled training in" in text
     assert "position within 0.1 m" in text and "doing nothing scores 0.000" in text
     assert "960 steps" in text

@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import with_
-from her_jax import evaluate, relabel, train
+from conftest import same, with_
+from her_jax import evaluate, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
-from her_jax.types import Moment
 from toy import PointEnv
 
 
@@ -21,15 +21,6 @@ def compiled(env, config):
     agent = DDPG(config.agent, env.action_size)
     init = jax.jit(functools.partial(train.init, env, agent, config))
     return init, jax.jit(functools.partial(train.epoch, env, agent, config))
-
-
-def same(a, b) -> bool:
-    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.array_equal(_plain(x), _plain(y)) for x, y in leaves)
-
-
-def _plain(x):
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def test_one_trace_serves_every_epoch(config):
@@ -42,9 +33,9 @@ def test_one_trace_serves_every_epoch(config):
             return super().step(state, action)
 
     class CountingAgent(DDPG):
-        def update(self, learner, batch):
+        def update(self, learner, batch, key):
             traces["update"] += 1
-            return super().update(learner, batch)
+            return super().update(learner, batch, key)
 
     env, agent = CountingEnv(), CountingAgent(config.agent, 2)
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
@@ -120,25 +111,63 @@ def test_stored_episodes_are_what_the_environment_does(toy, config):
     assert episodes.observation.shape[1] == toy.horizon + 1
 
 
-@pytest.mark.parametrize("strategy", relabel.STRATEGIES)
-def test_reward_is_recomputed_for_the_goal_that_is_replayed(toy, config, strategy):
-    """With hindsight the share of rewarded samples rises; without it the stored goals decide."""
-    config = with_(config, strategy=strategy, k=4.0)
-    init, epoch = compiled(toy, config)
-    state, metrics = epoch(init(jax.random.key(0)))
-    expected = 0.0 if strategy == "none" else 0.8
-    assert abs(float(metrics["hindsight_ratio"]) - expected) < 0.12
-    steps = Moment(jnp.arange(8) % int(state.buffer.size), jnp.arange(8) % toy.horizon)
-    seen = train.relabelled(
-        config, state.buffer.episodes, state.buffer.size, steps, jax.random.key(3)
-    )
-    reward = toy.reward(seen.next_achieved_goal, seen.desired_goal)
-    distance = np.linalg.norm(seen.next_achieved_goal - seen.desired_goal, axis=-1)
-    np.testing.assert_array_equal(reward, -(distance > toy.tolerance).astype(np.float32))
-    if strategy == "none":
-        np.testing.assert_array_equal(
-            seen.desired_goal, state.buffer.episodes.desired_goal[steps.episode]
+@pytest.mark.parametrize("strategy", ["future", "random", "none"])
+def test_what_the_agent_is_given(config, strategy):
+    """An agent that keeps its batch: rewards, goals and normalised inputs against NumPy.
+
+    The reward is asymmetric and tells the current from the next achieved goal, so a swapped
+    argument, a stale goal or a reward of the wrong state shows.
+    """
+
+    class AsymmetricEnv(PointEnv):
+        def reward(self, achieved_goal, desired_goal):
+            return achieved_goal[..., 0] - 2 * desired_goal[..., 1]
+
+    kept = []
+
+    class KeepingAgent(DDPG):
+        def update(self, learner, batch, key):
+            kept.append(batch)
+            return super().update(learner, batch, key)
+
+    config = with_(config, strategy=strategy, batch_size=64, updates_per_cycle=1, std_floor=1e-6)
+    env, agent = AsymmetricEnv(), DDPG(config.agent, 2)
+    state = train.init(env, agent, config, jax.random.key(0))
+    state, _ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
+    statistics: Any = state.normalizer
+    with jax.disable_jit():  # so that the batch is kept as values
+        _, metrics = train.learn(
+            env,
+            KeepingAgent(config.agent, 2),
+            config,
+            state.learner,
+            statistics,
+            state.buffer,
+            jax.random.key(7),
         )
+    (batch,) = kept
+
+    def unnormalised(inputs):
+        mean = np.concatenate([statistics.mean["observation"], statistics.mean["goal"]])
+        std = np.concatenate([statistics.std["observation"], statistics.std["goal"]])
+        return np.asarray(inputs) * std + mean
+
+    now, later = unnormalised(batch.inputs), unnormalised(batch.next_inputs)
+    np.testing.assert_allclose(now[:, 2:], later[:, 2:], atol=1e-5)  # one goal for both states
+    np.testing.assert_allclose(
+        later[:, :2] - now[:, :2], 0.1 * np.clip(batch.action, -1, 1), atol=1e-5
+    )
+    # On the toy the next achieved goal is the next observation.
+    np.testing.assert_allclose(batch.reward, later[:, 0] - 2 * now[:, 3], atol=1e-5)
+    goals = now[:, 2:]
+    stored = jax.tree.map(np.asarray, state.buffer.episodes)
+    requested = stored.desired_goal[: int(state.buffer.size)]
+    achieved = stored.achieved_goal[: int(state.buffer.size)].reshape(-1, 2)
+    from_request = np.abs(goals[:, None] - requested).max(-1).min(-1) < 1e-4
+    from_achieved = np.abs(goals[:, None] - achieved).max(-1).min(-1) < 1e-4
+    assert (from_request ^ from_achieved).all()
+    assert abs(from_achieved.mean() - config.replay.relabel_probability) < 0.2
+    assert abs(float(metrics["hindsight_ratio"]) - from_achieved.mean()) < 1e-6
 
 
 def test_normaliser_sees_relabelled_goals(toy, config):

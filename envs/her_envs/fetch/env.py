@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from her_envs.fetch import observe
 from her_envs.fetch.tasks import HORIZON, FetchTask
-from her_envs.physics.base import Physics
+from her_envs.physics.base import Physics, Readings
+from her_jax.errors import UserError
 from her_jax.types import GoalObs, GoalSpec, Key
 
 POSITION_SCALE = 0.05
@@ -110,7 +111,10 @@ class FetchEnv:
         return FetchState(physics, observe.goal_obs(values, state.obs.desired_goal))
 
     def reward(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> jax.Array:
-        """0 within the tolerance, boundary included, else -1; [..., 3], [..., 3] -> [...]."""
+        """0 within the tolerance, boundary included, else -1; [..., 3], [..., 3] -> [...].
+
+        With `dense`, the negative distance in metres.
+        """
         distance = _distance(achieved_goal, desired_goal)
         if self.dense:
             return -distance
@@ -131,10 +135,10 @@ class FetchEnv:
           State with the same leading dimensions, for `jax.vmap(env.step)`.
 
         Raises:
-          UserError: if the rows are not float64 or have another length.
+          UserError: if the rows are not float64, or a shape does not fit.
         """
         physics, values = self.physics.restore(integration_state)
-        return FetchState(physics, observe.goal_obs(values, _goal(desired_goal)))
+        return FetchState(physics, observe.goal_obs(values, _goal(desired_goal, values)))
 
     def state_at(self, qpos: ArrayLike, qvel: ArrayLike, desired_goal: ArrayLike) -> FetchState:
         """Starts at given joint positions and velocities as if just reset; not under jit.
@@ -145,10 +149,10 @@ class FetchEnv:
           desired_goal: [..., 3] metres.
 
         Raises:
-          UserError: if the arrays are not float64 or have other lengths.
+          UserError: if the arrays are not float64, or a shape does not fit.
         """
         physics, values = self.physics.state_at(qpos, qvel)
-        return FetchState(physics, observe.goal_obs(values, _goal(desired_goal)))
+        return FetchState(physics, observe.goal_obs(values, _goal(desired_goal, values)))
 
     def draw(self, key: Key) -> Start:
         """The random part of `reset`, without physics; consumes `key`."""
@@ -168,12 +172,12 @@ class FetchEnv:
             return jnp.linalg.norm(carry[1]) < MIN_OBJECT_DISTANCE
 
         _, offset = jax.lax.while_loop(rejected, propose, (key, jnp.zeros(2)))
-        return jnp.asarray(self.physics.gripper_pos[:2], jnp.float32) + offset
+        return jnp.asarray(self.physics.scene.gripper_pos[:2], jnp.float32) + offset
 
     def _draw_goal(self, key: Key) -> jax.Array:
         box_key, air_key, height_key = jax.random.split(key, 3)
         bound = self.task.target_range
-        centre = jnp.asarray(self.physics.gripper_pos, jnp.float32)
+        centre = jnp.asarray(self.physics.scene.gripper_pos, jnp.float32)
         goal = centre + jax.random.uniform(box_key, (3,), minval=-bound, maxval=bound)
         if not self.task.has_object:
             return goal
@@ -182,12 +186,17 @@ class FetchEnv:
         if self.task.target_in_the_air:
             in_the_air = jax.random.bernoulli(air_key)
             lift = in_the_air * jax.random.uniform(height_key, maxval=MAX_LIFT)
-        return goal.at[2].set(self.physics.object_height + lift)
+        return goal.at[2].set(self.physics.scene.object_height + lift)
 
 
 def _distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
     return jnp.linalg.norm(jnp.asarray(a) - jnp.asarray(b), axis=-1)
 
 
-def _goal(desired_goal: ArrayLike) -> jax.Array:
-    return jnp.asarray(desired_goal, jnp.float32)
+def _goal(desired_goal: ArrayLike, values: Readings) -> jax.Array:
+    goal = jnp.asarray(desired_goal, jnp.float32)
+    if goal.shape != values.grip_pos.shape:
+        raise UserError(
+            f"desired_goal: shape {goal.shape}; the states ask for {values.grip_pos.shape}"
+        )
+    return goal

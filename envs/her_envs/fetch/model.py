@@ -8,7 +8,6 @@ The project ships no asset: MJCF and meshes are read where pip put them.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import pathlib
 
@@ -16,14 +15,14 @@ import mujoco
 import numpy as np
 
 from her_envs.fetch.tasks import SUBSTEPS, FetchTask
+from her_envs.physics.base import Scene
 from her_jax.errors import UserError
 
-GRIPPER_SITE = "robot0:grip"
-GRIPPER_BODY = "robot0:gripper_link"
-OBJECT = "object0"
-TARGET_SITE = "target0"
-FINGER_JOINTS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
-
+_GRIPPER_SITE = "robot0:grip"
+_GRIPPER_BODY = "robot0:gripper_link"
+_OBJECT_SITE = "object0"
+_OBJECT_JOINT = "object0:joint"
+_FINGER_JOINTS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
 _MOCAP_ROTATION = (1.0, 0.0, 1.0, 0.0)
 _IDENTITY_WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 _SETTLE_STEPS = 10
@@ -68,43 +67,47 @@ def load(task: FetchTask) -> mujoco.MjModel:
     return model
 
 
-@dataclasses.dataclass(frozen=True)
-class Settled:
-    """The starting pose of a task, computed once by simulation.
-
-    Attributes:
-      row: float64 [n], `mjSTATE_INTEGRATION` after a reset, before `mj_forward`; the object is
-        where it settled, and mocap, controls and warm start are the model's defaults.
-      gripper_pos: float64 [3], metres; objects and goals are drawn around it.
-      object_height: z of the resting object in metres; 0 without an object.
-    """
-
-    row: np.ndarray
-    gripper_pos: np.ndarray
-    object_height: float
-
-
-def settle(model: mujoco.MjModel, task: FetchTask) -> Settled:
-    """Moves the arm to its starting pose: `_env_setup` of Gymnasium-Robotics' Fetch v4.
+def scene(task: FetchTask) -> Scene:
+    """Loads the model and moves the arm to its starting pose: `_env_setup` of Fetch v4.
 
     The snapshot keeps the joint velocities of the moving arm, as the original does: an episode
     starts with a small velocity.
+
+    Raises:
+      UserError: if the model's files are missing.
     """
+    model = load(task)
     data = mujoco.MjData(model)
     for joint, position in task.initial_joints.items():
         data.joint(joint).qpos[:] = position
     mujoco.mj_forward(model, data)
     mujoco.mj_forward(model, data)  # twice, as the original: the second warm-starts differently
     offset = np.array([-0.498, 0.005, -0.431 + task.gripper_extra_height])
-    data.mocap_pos[0] = data.site(GRIPPER_SITE).xpos + offset
+    data.mocap_pos[0] = data.site(_GRIPPER_SITE).xpos + offset
     data.mocap_quat[0] = _MOCAP_ROTATION
     for _ in range(_SETTLE_STEPS):
         mujoco.mj_step(model, data, nstep=SUBSTEPS)
-    gripper_pos = data.site(GRIPPER_SITE).xpos.copy()
-    object_height = float(data.site(OBJECT).xpos[2]) if task.has_object else 0.0
+    return Scene(
+        model=model,
+        gripper_pos=data.site(_GRIPPER_SITE).xpos.copy(),
+        object_height=float(data.site(_OBJECT_SITE).xpos[2]) if task.has_object else 0.0,
+        row=_reset_row(model, data),
+        substeps=SUBSTEPS,
+        block_gripper=task.block_gripper,
+        mocap_rotation=_MOCAP_ROTATION,
+        gripper_body=_GRIPPER_BODY,
+        gripper_site=_GRIPPER_SITE,
+        object_site=_OBJECT_SITE if task.has_object else None,
+        object_joint=_OBJECT_JOINT if task.has_object else None,
+        finger_joints=_FINGER_JOINTS,
+    )
+
+
+def _reset_row(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
+    """`mjSTATE_INTEGRATION` [n] of a reset that keeps only time, positions and velocities."""
     time, qpos, qvel = data.time, data.qpos.copy(), data.qvel.copy()
     mujoco.mj_resetData(model, data)
     data.time, data.qpos[:], data.qvel[:] = time, qpos, qvel
     row = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
     mujoco.mj_getState(model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION)
-    return Settled(row, gripper_pos, object_height)
+    return row

@@ -1,16 +1,59 @@
-"""What an environment asks of a physics backend."""
+"""What an environment asks of a physics backend, and what every backend shares.
+
+`readings` works on NumPy and on JAX arrays alike, so that all backends share one definition and
+each computes it in its own precision.
+
+References:
+  Gymnasium-Robotics 1.4.2, `envs/fetch/fetch_env.py` (`generate_mujoco_observations`) and
+  `utils/rotations.py` (`mat2euler`).
+"""
 
 # pyright: reportAttributeAccessIssue=false
 # MuJoCo's bindings are compiled and come without type stubs.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import mujoco
 import numpy as np
 from jax.typing import ArrayLike
+
+_DEGENERATE = 4 * 2.220446049250313e-16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scene:
+    """A compiled model and what a backend must know to drive it.
+
+    Attributes:
+      model: the compiled model; its mocap body pulls `gripper_body` through a weld.
+      row: float64 [n], `mjSTATE_INTEGRATION` after a reset and before `mj_forward`; the object is
+        where it settled, and mocap, controls and warm start are the model's defaults.
+      gripper_pos: float64 [3], the gripper's starting position in metres.
+      object_height: z of the resting object in metres; 0 without an object.
+      substeps: MuJoCo steps in one environment step.
+      block_gripper: whether the finger joints are put back to 0 after every step.
+      mocap_rotation: quaternion added to the gripper's to give the mocap's.
+      gripper_body, gripper_site: names.
+      object_site, object_joint: names, or None without an object.
+      finger_joints: names, right then left.
+    """
+
+    model: mujoco.MjModel
+    row: np.ndarray
+    gripper_pos: np.ndarray
+    object_height: float
+    substeps: int
+    block_gripper: bool
+    mocap_rotation: tuple[float, float, float, float]
+    gripper_body: str
+    gripper_site: str
+    object_site: str | None
+    object_joint: str | None
+    finger_joints: tuple[str, str]
 
 
 class Readings(NamedTuple):
@@ -42,22 +85,32 @@ class Readings(NamedTuple):
     object_velr: jax.Array
 
 
+class Sites(NamedTuple):
+    """Raw simulator quantities, [..., size], metres, radians and seconds.
+
+    Attributes:
+      grip_pos, grip_velp: position and linear velocity of the gripper site.
+      finger_pos, finger_vel: joint positions and velocities, right then left.
+      object_pos, object_mat, object_velp, object_velr: pose [..., 3], [..., 3, 3] and
+        velocities of the object site, or None without an object.
+    """
+
+    grip_pos: Any
+    grip_velp: Any
+    finger_pos: Any
+    finger_vel: Any
+    object_pos: Any
+    object_mat: Any
+    object_velp: Any
+    object_velr: Any
+
+
 class Physics(Protocol):
     """Advances one simulation by one environment step; unbatched, for `jax.vmap`."""
 
     @property
-    def model(self) -> mujoco.MjModel:
-        """The compiled model that is simulated."""
-        ...
-
-    @property
-    def gripper_pos(self) -> np.ndarray:
-        """float64 [3], the gripper's starting position in metres."""
-        ...
-
-    @property
-    def object_height(self) -> float:
-        """Height of the resting object in metres."""
+    def scene(self) -> Scene:
+        """What is simulated."""
         ...
 
     def reset(self, object_xy: jax.Array) -> tuple[Any, Readings]:
@@ -81,3 +134,43 @@ class Physics(Protocol):
     def qpos(self, state: Any) -> np.ndarray:
         """Joint positions float64 [..., nq] of states, metres and radians; not under jit."""
         ...
+
+
+def euler(mat: Any) -> Any:
+    """Euler angles [..., 3] of rotation matrices [..., 3, 3], Mujoco-worldgen's convention."""
+    xp = mat.__array_namespace__()
+    cy = xp.sqrt(mat[..., 2, 2] ** 2 + mat[..., 1, 2] ** 2)
+    regular = cy > _DEGENERATE
+    z = xp.where(
+        regular,
+        -xp.atan2(mat[..., 0, 1], mat[..., 0, 0]),
+        -xp.atan2(-mat[..., 1, 0], mat[..., 1, 1]),
+    )
+    y = -xp.atan2(-mat[..., 0, 2], cy)
+    x = xp.where(regular, -xp.atan2(mat[..., 1, 2], mat[..., 2, 2]), 0.0)
+    return xp.stack([x, y, z], axis=-1)
+
+
+def readings(sites: Sites, dt: float) -> Readings:
+    """Readings of one or many simulations; `dt` is the environment step in seconds."""
+    grip_velp = sites.grip_velp * dt
+    if sites.object_pos is None:
+        nothing = sites.grip_pos[..., :0]
+        return Readings(
+            sites.grip_pos,
+            grip_velp,
+            sites.finger_pos,
+            sites.finger_vel * dt,
+            *([nothing] * 5),
+        )
+    return Readings(
+        grip_pos=sites.grip_pos,
+        grip_velp=grip_velp,
+        finger_pos=sites.finger_pos,
+        finger_vel=sites.finger_vel * dt,
+        object_pos=sites.object_pos,
+        object_rel_pos=sites.object_pos - sites.grip_pos,
+        object_rot=euler(sites.object_mat),
+        object_velp=sites.object_velp * dt - grip_velp,
+        object_velr=sites.object_velr * dt,
+    )

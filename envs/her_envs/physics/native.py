@@ -1,4 +1,4 @@
-"""MuJoCo's own C engine on a thread pool, inside jit through `jax.pure_callback`.
+"""MuJoCo's own C engine on a thread pool, inside jit through a callback.
 
 The simulator's float64 state travels through JAX as uint32 bits, so nothing is rounded and a
 step is a pure function of its arguments: any number of environments, in any leading batch
@@ -11,6 +11,7 @@ shape, gives the same bits as one environment stepped alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,15 +22,11 @@ import mujoco
 import mujoco.batch
 import numpy as np
 from flax import struct
+from jax.experimental.buffer_callback import buffer_callback
 from jax.typing import ArrayLike
 
-from her_envs.fetch import model as fetch_model
-from her_envs.fetch import observe
-from her_envs.fetch.tasks import SUBSTEPS, FetchTask
-from her_envs.physics.base import Readings
+from her_envs.physics.base import Readings, Scene, Sites, readings
 from her_jax.errors import UserError
-
-_QUAT_DELTA = (1.0, 0.0, 1.0, 0.0)
 
 
 class NativeState(struct.PyTreeNode):
@@ -108,42 +105,36 @@ class _Simulations:
 class Native:
     """The `native` backend: the same physics as Gymnasium-Robotics' Fetch v4, to the bit.
 
+    The thread pools are a cache, made on the first use of each number of simulations and kept for
+    the life of the object; no simulation's state outlives a call in them.
+
     Attributes:
-      model: the compiled model.
-      gripper_pos, object_height: see `Physics`.
+      scene: what is simulated.
     """
 
-    def __init__(self, task: FetchTask, num_threads: int = 0):
-        """Compiles the model and settles the arm.
+    def __init__(self, scene: Scene, num_threads: int = 0):
+        """Binds a scene to a number of threads.
 
         Args:
-          task: which Fetch task.
+          scene: model, starting pose and names.
           num_threads: threads that share the environments of a call; 0 for all cores.
 
         Raises:
-          UserError: if `num_threads` is negative or the model's files are missing.
+          UserError: if `num_threads` is negative.
         """
         if num_threads < 0:
             raise UserError(f"num_threads: {num_threads} is negative; use 0 for all cores")
-        self.model = fetch_model.load(task)
-        settled = fetch_model.settle(self.model, task)
-        self.gripper_pos, self.object_height = (
-            settled.gripper_pos,
-            settled.object_height,
-        )
-        self._row = settled.row
+        self.scene = scene
+        model = scene.model
         self._num_threads = num_threads
-        self._block_gripper = task.block_gripper
-        self._has_object = task.has_object
-        self._dt = self.model.opt.timestep * SUBSTEPS
-        self._grip = _Site.of(self.model, fetch_model.GRIPPER_SITE)
-        self._object = _Site.of(self.model, fetch_model.OBJECT) if task.has_object else None
-        self._gripper_body = self.model.body(fetch_model.GRIPPER_BODY).id
-        joints = [self.model.joint(name) for name in fetch_model.FINGER_JOINTS]
+        self._dt = model.opt.timestep * scene.substeps
+        self._grip = _Site.of(model, scene.gripper_site)
+        self._object = _Site.of(model, scene.object_site) if scene.object_site else None
+        self._gripper_body = model.body(scene.gripper_body).id
+        joints = [model.joint(name) for name in scene.finger_joints]
         self._finger_qpos = [int(joint.qposadr[0]) for joint in joints]
         self._finger_dof = [int(joint.dofadr[0]) for joint in joints]
-        actuated = self.model.actuator_trnid[:, 0]
-        self._actuated_qpos = self.model.jnt_qposadr[actuated]
+        self._actuated_qpos = model.jnt_qposadr[model.actuator_trnid[:, 0]]
         self._simulations: dict[int, _Simulations] = {}
         self._lock = threading.Lock()
 
@@ -166,10 +157,28 @@ class Native:
         )
 
     def _call(self, host: Callable, *args: jax.Array | np.ndarray) -> tuple[NativeState, Readings]:
-        def in_numpy(*args):  # JAX arrays would pull float64 arithmetic down to float32
+        """Runs `host` on NumPy views of `args`, under jit and for any leading batch shape.
+
+        On CPU the callback reads and writes XLA's own buffers. `jax.pure_callback`, which serves
+        the other platforms, would first put its arguments on the device, and wait for that
+        forever where XLA has a single thread.
+        """
+
+        def in_place(context: Any, out: Any, *args: Any) -> None:
+            del context
+            results = host(*map(np.asarray, args))
+            for buffer, result in zip(jax.tree.leaves(out), jax.tree.leaves(results), strict=True):
+                np.asarray(buffer)[...] = result
+
+        def in_numpy(*args: Any) -> Any:  # JAX arrays would pull float64 down to float32
             return host(*map(np.asarray, args))
 
-        return jax.pure_callback(in_numpy, self._result_shape(), *args, vmap_method="broadcast_all")
+        shape, batching = self._result_shape(), "broadcast_all"
+        return jax.lax.platform_dependent(
+            *args,
+            cpu=buffer_callback(in_place, shape, vmap_method=batching),
+            default=functools.partial(jax.pure_callback, in_numpy, shape, vmap_method=batching),
+        )
 
     def _result_shape(self) -> tuple[NativeState, Readings]:
         def words(n: int) -> Any:
@@ -178,9 +187,9 @@ class Native:
         def metres(n: int) -> Any:
             return jax.ShapeDtypeStruct((n,), jnp.float32)
 
-        size = 3 if self._has_object else 0
+        size = 3 if self._object else 0
         return (
-            NativeState(row=words(2 * self._row.size), gripper_pose=words(14)),
+            NativeState(row=words(2 * self.scene.row.size), gripper_pose=words(14)),
             Readings(metres(3), metres(3), metres(2), metres(2), *[metres(size)] * 5),
         )
 
@@ -193,22 +202,28 @@ class Native:
         middle of a PickAndPlace episode the one-substep lag of the mocap pose is not part of
         the row, so there the first step differs from the original by that lag.
         """
-        rows = self._float64("row", row, self._row.size)
+        rows = self._float64("row", row, self.scene.row.size)
         stage = int(mujoco.mjtStage.mjSTAGE_POS)  # leaves the warm start alone
         return self._on_device(*self._host_forward(rows, stage))
 
     def state_at(self, qpos: ArrayLike, qvel: ArrayLike) -> tuple[NativeState, Readings]:
         """See `Physics.state_at`."""
-        positions = self._float64("qpos", qpos, self.model.nq)
-        velocities = self._float64("qvel", qvel, self.model.nv)
-        rows = np.broadcast_to(self._row, (*positions.shape[:-1], self._row.size)).copy()
-        rows[..., 1 : 1 + self.model.nq] = positions
-        rows[..., 1 + self.model.nq : 1 + self.model.nq + self.model.nv] = velocities
+        positions = self._float64("qpos", qpos, self.scene.model.nq)
+        velocities = self._float64("qvel", qvel, self.scene.model.nv)
+        if positions.shape[:-1] != velocities.shape[:-1]:
+            raise UserError(
+                f"qvel: leading shape {velocities.shape[:-1]} is not that of qpos, "
+                f"{positions.shape[:-1]}"
+            )
+        rows = np.broadcast_to(self.scene.row, (*positions.shape[:-1], self.scene.row.size)).copy()
+        nq, nv = self.scene.model.nq, self.scene.model.nv
+        rows[..., 1 : 1 + nq] = positions  # row[0] is the time
+        rows[..., 1 + nq : 1 + nq + nv] = velocities
         return self._on_device(*self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC)))
 
     def qpos(self, state: NativeState) -> np.ndarray:
         """See `Physics.qpos`."""
-        return floats(np.asarray(state.row))[..., 1 : 1 + self.model.nq]
+        return floats(np.asarray(state.row))[..., 1 : 1 + self.scene.model.nq]
 
     def _float64(self, name: str, values: ArrayLike, size: int) -> np.ndarray:
         array = np.asarray(values)
@@ -221,21 +236,22 @@ class Native:
 
     @staticmethod
     def _on_device(state: NativeState, values: Readings) -> tuple[NativeState, Readings]:
-        return jax.tree.map(jnp.asarray, (state, values))
+        return jax.tree.map(jnp.array, (state, values))
 
     # The host side: NumPy in, NumPy out, any leading batch shape.
 
     def _host_reset(self, object_xy: np.ndarray) -> tuple[NativeState, Readings]:
-        rows = np.broadcast_to(self._row, (*object_xy.shape[:-1], self._row.size)).copy()
-        if self._has_object:
-            first = 1 + int(self.model.joint("object0:joint").qposadr[0])  # row[0] is the time
+        rows = np.broadcast_to(self.scene.row, (*object_xy.shape[:-1], self.scene.row.size)).copy()
+        if self.scene.object_joint:
+            joint = self.scene.model.joint(self.scene.object_joint)
+            first = 1 + int(joint.qposadr[0])  # row[0] is the time
             rows[..., first : first + 2] = object_xy
         return self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC))
 
     def _host_forward(self, rows: np.ndarray, stage: int) -> tuple[NativeState, Readings]:
         batch_shape = rows.shape[:-1]
         with self._lock:
-            sim = self._simulation(rows.reshape(-1, self._row.size))
+            sim = self._simulation(rows.reshape(-1, self.scene.row.size))
             sim.batch.forward(stage=stage)
             return self._collect(sim, batch_shape)
 
@@ -249,12 +265,12 @@ class Native:
         batch_shape = row_bits.shape[:-1]
         pose = floats(pose_bits).reshape(-1, 7)
         with self._lock:
-            sim = self._simulation(floats(row_bits).reshape(-1, self._row.size))
+            sim = self._simulation(floats(row_bits).reshape(-1, self.scene.row.size))
             sim.ctrl[:] = sim.qpos[:, self._actuated_qpos] + finger_delta.reshape(-1, 1)
             sim.mocap_pos[:, 0] = pose[:, :3] + gripper_delta.reshape(-1, 3)
-            sim.mocap_quat[:, 0] = pose[:, 3:] + _QUAT_DELTA
-            sim.batch.step(nstep=SUBSTEPS)
-            if self._block_gripper:
+            sim.mocap_quat[:, 0] = pose[:, 3:] + self.scene.mocap_rotation
+            sim.batch.step(nstep=self.scene.substeps)
+            if self.scene.block_gripper:
                 sim.qpos[:, self._finger_qpos] = 0.0
                 sim.batch.forward()
             return self._collect(sim, batch_shape)
@@ -263,7 +279,7 @@ class Native:
         """The simulations for as many rows, holding them; made on first use of that number."""
         nsim = len(rows)
         if nsim not in self._simulations:
-            self._simulations[nsim] = _Simulations(self.model, nsim, self._num_threads)
+            self._simulations[nsim] = _Simulations(self.scene.model, nsim, self._num_threads)
         sim = self._simulations[nsim]
         sim.rows[:] = rows
         return sim
@@ -274,19 +290,19 @@ class Native:
         pose = np.concatenate(
             [sim.xpos[:, self._gripper_body], sim.xquat[:, self._gripper_body]], axis=-1
         )
-        state = NativeState(row=bits(sim.rows), gripper_pose=bits(pose))
-        values = observe.readings(self._sites(sim), self._dt)
+        state = NativeState(row=bits(sim.rows.copy()), gripper_pose=bits(pose))
+        values = readings(self._sites(sim), self._dt)
         values = jax.tree.map(lambda x: x.astype(np.float32), values)
         return jax.tree.map(lambda x: x.reshape(*batch_shape, x.shape[-1]), (state, values))
 
-    def _sites(self, sim: _Simulations) -> observe.Sites:
+    def _sites(self, sim: _Simulations) -> Sites:
         grip_velp, _ = sim.velocity(self._grip)
         object_pos = object_mat = object_velp = object_velr = None
         if self._object is not None:
             object_pos = sim.site_xpos[:, self._object.id]
             object_mat = sim.site_xmat[:, self._object.id].reshape(-1, 3, 3)
             object_velp, object_velr = sim.velocity(self._object)
-        return observe.Sites(
+        return Sites(
             grip_pos=sim.site_xpos[:, self._grip.id],
             grip_velp=grip_velp,
             finger_pos=sim.qpos[:, self._finger_qpos],
