@@ -123,7 +123,8 @@ def _value(words: list[str], flag: str, default: str) -> str:
 
 def default_folder(config: Config) -> Path:
     """runs/TASK-seedN-TIME below the current folder."""
-    task = {name: word for word, name in presets.TASKS.items()}[config.env.task]
+    words = {name: word for word, name in presets.TASKS.items()}
+    task = words.get(config.env.task, "unknown")  # which `her_envs.make` refuses
     return Path("runs") / f"{task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

@@ -45,6 +45,7 @@ class Run:
     Attributes:
       env, config, folder, console: as given.
       agent: the learner.
+      epoch_steps: environment steps of an epoch.
       epochs: how many the run has.
     """
 
@@ -65,8 +66,8 @@ class Run:
         self.env, self.config, self.folder = env, config, folder
         self.console = console or Console(highlight=False)
         self.agent = DDPG(config.agent, env.action_size)
-        epoch_steps = config.train.cycles_per_epoch * config.train.num_envs * env.horizon
-        self.epochs = math.ceil(config.train.env_steps / epoch_steps)
+        self.epoch_steps = config.train.cycles_per_epoch * config.train.num_envs * env.horizon
+        self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
         _require_memory(env, config.replay.capacity)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
@@ -189,9 +190,11 @@ class Run:
         train_s: float,
         eval_s: float,
     ) -> dict[str, Any]:
-        """One line of `metrics.jsonl`."""
-        settings, horizon = self.config.train, self.env.horizon
-        epoch_steps = settings.cycles_per_epoch * settings.num_envs * horizon
+        """One line of `metrics.jsonl`.
+
+        `sim_steps_per_s` is the speed of the evaluation: simulation and policy without learning.
+        """
+        settings = self.config.train
         return {
             "epoch": epoch,
             "env_steps": int(state.env_steps),
@@ -202,8 +205,8 @@ class Run:
             **{name: float(value) for name, value in values.items()},
             "train_s": train_s,
             "eval_s": eval_s,
-            "train_steps_per_s": epoch_steps / train_s,
-            "sim_steps_per_s": settings.eval_episodes * horizon / eval_s,
+            "train_steps_per_s": self.epoch_steps / train_s,
+            "sim_steps_per_s": settings.eval_episodes * self.env.horizon / eval_s,
         }
 
     def _summary(

@@ -96,6 +96,7 @@ def test_render_and_plot(trained):
         ("train fetch-push --k -1", "k: -1.0"),
         ("train fetch-push --num-envs 7", "capacity: "),
         ("train fetch-push --physics mujoco", "physics: 'mujoco' is unknown; choose one of native"),
+        ("train fetch-push --task FetchPull", "environment: 'FetchPull' is unknown"),
         ("train fetch-push --preset best", "preset: 'best' is unknown; choose one of tuned"),
         ("train fetch-push --out run", "out: run already exists"),
         ("train fetch-push --capacity 16000000000", "GB for the goal buffer"),

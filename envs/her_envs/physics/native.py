@@ -137,27 +137,23 @@ class Native:
         self._actuated_qpos = model.jnt_qposadr[model.actuator_trnid[:, 0]]
         self._simulations: dict[int, _Simulations] = {}
         self._lock = threading.Lock()
+        self._reset = self._traceable(self._host_reset)
+        self._step = self._traceable(self._host_step)
 
     # The pure face: unbatched, traceable.
 
     def reset(self, object_xy: jax.Array) -> tuple[NativeState, Readings]:
         """See `Physics.reset`."""
-        return self._call(self._host_reset, object_xy)
+        return self._reset(object_xy)
 
     def step(
         self, state: NativeState, gripper_delta: jax.Array, finger_delta: jax.Array
     ) -> tuple[NativeState, Readings]:
         """See `Physics.step`."""
-        return self._call(
-            self._host_step,
-            state.row,
-            state.gripper_pose,
-            gripper_delta,
-            finger_delta[None],
-        )
+        return self._step(state.row, state.gripper_pose, gripper_delta, finger_delta[None])
 
-    def _call(self, host: Callable, *args: jax.Array | np.ndarray) -> tuple[NativeState, Readings]:
-        """Runs `host` on NumPy views of `args`, under jit and for any leading batch shape.
+    def _traceable(self, host: Callable) -> Callable[..., Any]:
+        """`host`, from NumPy to NumPy, as a function of JAX arrays with any leading batch shape.
 
         On CPU the callback reads and writes XLA's own buffers. `jax.pure_callback`, which serves
         the other platforms, would first put its arguments on the device, and wait for that
@@ -174,8 +170,8 @@ class Native:
             return host(*map(np.asarray, args))
 
         shape, batching = self._result_shape(), "broadcast_all"
-        return jax.lax.platform_dependent(
-            *args,
+        return functools.partial(
+            jax.lax.platform_dependent,
             cpu=buffer_callback(in_place, shape, vmap_method=batching),
             default=functools.partial(jax.pure_callback, in_numpy, shape, vmap_method=batching),
         )
