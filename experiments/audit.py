@@ -79,12 +79,13 @@ def relabelling(run: Run, state: train.TrainState, draws: int, key: jax.Array) -
     keys = jax.random.split(key, -(-count // _CHUNK))
     reports = []
     for i, chunk_key in enumerate(keys):
-        # The last chunk wraps around, so that all have one shape and one compiled program.
+        # The last chunk is padded by wrapping around, so that all share one compiled program.
         number = np.arange(i * _CHUNK, (i + 1) * _CHUNK) % (size * horizon)
         steps = Moment(jnp.asarray(number // horizon), jnp.asarray(number % horizon))
         drawn = draw(state.buffer.episodes, state.buffer.size, steps, chunk_key)
         rewards = reward(drawn.next_achieved_goal, drawn.desired_goal)
-        reports.append(check(audit.claim(steps, drawn, rewards)))
+        claim = audit.claim(steps, drawn, rewards)
+        reports.append(check(jax.tree.map(lambda x, i=i: x[: count - i * _CHUNK], claim)))
     return audit.merge(reports, config.replay.relabel_probability)
 
 
