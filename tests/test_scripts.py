@@ -77,6 +77,12 @@ def test_evaluate_prints_success_floor_and_tolerance(trained):
     assert other["eval_set"] != result["eval_set"]
 
 
+def test_audit_finds_every_stored_transition_clean(trained):
+    result = json.loads(script("audit", "run", "--draws", "3", folder=trained))
+    assert result["clean"] and result["audited_transitions"] == 3 * 4 * 50
+    assert not any(result["violations"].values())
+
+
 def test_render_and_plot(trained):
     script("render", "run", "--episodes", "1", "--out", "film.mp4", "--width", "160",
            "--height", "112", folder=trained)  # fmt: skip
@@ -109,6 +115,7 @@ def test_render_and_plot(trained):
         ("evaluate .", "run: . holds no config.json"),
         ("evaluate run --episodes 0", "episodes: 0 is not positive"),
         ("render run --width 100", "width: 100 is not a positive multiple of 16"),
+        ("audit run --draws 0", "draws: 0 is not positive"),
         ("plot nowhere", "run: nowhere is no folder"),
     ],
 )

@@ -2,8 +2,9 @@
 
 Command:   python experiments/train.py fetch-push
 Hardware:  two CPU cores, no accelerator
-Time:      about 7 minutes
-Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.3 M environment steps
+Time:      about 8 minutes; 0.9 after 4 and a half
+Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.28 M environment steps, 0.965 at
+           the end (median of three seeds)
 
 Against Baselines: the discount is 0.9 instead of 0.98, which matters most (the object is reached
 long before an episode ends), the target networks follow after every update instead of once a
