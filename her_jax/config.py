@@ -187,7 +187,7 @@ class TrainConfig:
     """Rounds between two evaluations."""
     eval_episodes: int = 200
     """Held-out goals on which success is measured after every epoch."""
-    checkpoint_period: int = 10
+    checkpoint_period: int = 1
     """Epochs between two checkpoints; one is always written at the end."""
 
     def __post_init__(self) -> None:
