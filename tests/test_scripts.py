@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from conftest import REPO
+import launch
+from conftest import REPO, same
 
 TINY = [
     *("--env-steps", "200", "--num-envs", "2", "--cycles-per-epoch", "1"),
@@ -66,6 +68,29 @@ def test_resume_goes_on_to_a_longer_budget(trained):
     script("train", "--resume=run", "--env-steps", "300", "--no-video", folder=trained)
     lines = (trained / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["env_steps"] for line in lines] == [100, 200, 300]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(tmp_path):
+    """SIGKILL in the middle of training, then --resume: equal states, no line lost or doubled."""
+    words = ["fetch-reach", *TINY, "--env-steps", "2000", "--no-video"]
+    script("train", *words, "--out", "whole", folder=tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, str(REPO / "experiments" / "train.py"), *words, "--out", "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    lines = tmp_path / "cut" / "metrics.jsonl"
+    while not lines.exists() or len(lines.read_text().splitlines()) < 5:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    script("train", "--resume", "cut", "--no-video", folder=tmp_path)
+    epochs = [json.loads(line)["epoch"] for line in lines.read_text().splitlines()]
+    assert epochs == list(range(1, 21))
+    whole, cut = (launch.open_run(tmp_path / name).restore()[1] for name in ("whole", "cut"))
+    assert same(whole, cut)
 
 
 def test_evaluate_prints_success_floor_and_tolerance(trained):
