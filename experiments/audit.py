@@ -1,8 +1,9 @@
 """Audits a run's relabelling: `python experiments/audit.py RUN [--draws N]`.
 
 Every step that the checkpoint's buffer holds is relabelled by the run's own sampler, as in
-training, and each result is checked in NumPy against what is stored. Exit status 1 if a rule is
-broken.
+training, and each result is checked in NumPy against what is stored. The reward function is the
+environment's own on both sides; what is checked is which goals it was given. Exit status 1 if a
+rule is broken.
 """
 
 from __future__ import annotations

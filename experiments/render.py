@@ -30,8 +30,8 @@ def main(
     run: Annotated[Path, tyro.conf.Positional],
     out: Path | None = None,
     episodes: int = 5,
-    width: int = 480,
-    height: int = 360,
+    width: int = 320,
+    height: int = 240,
 ) -> None:
     """Record a video of the latest checkpoint.
 

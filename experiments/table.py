@@ -18,6 +18,7 @@ import tyro
 
 import launch
 from her_jax import metrics
+from her_jax.errors import UserError
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _HEADER = (
@@ -55,6 +56,8 @@ def table(runs: list[Path]) -> str:
     """
     comparable: dict[str, Members] = {}
     for run in runs:
+        if not (run / metrics.SUMMARY).is_file():
+            raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
         summary = metrics.read_json(run / metrics.SUMMARY)
         settings = launch.read_config(run).to_dict()
         del settings["seed"]

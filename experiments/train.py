@@ -102,13 +102,20 @@ def parse(words: list[str]) -> Launch:
     else:
         task, flags = words[0], words[1:]
     default = Launch(Options(), presets.load(_value(flags, "--preset", "tuned"), task))
-    return tyro.cli(
+    settings = tyro.cli(
         Launch,
         prog="train.py TASK",
+        description=f"Train a policy; TASK is {', '.join(presets.TASKS)}. "
+        "`train.py --resume RUN` goes on with an interrupted run. Defaults shown are TASK's.",
         default=default,
         args=flags,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        config=(tyro.conf.OmitArgPrefixes,),
     )
+    if settings.config.env.task != presets.environment(task):
+        raise UserError(
+            f"task: {task!r} and --task {settings.config.env.task!r} differ; name it once, first"
+        )
+    return settings
 
 
 def _value(words: list[str], flag: str, default: str) -> str:
@@ -123,8 +130,7 @@ def _value(words: list[str], flag: str, default: str) -> str:
 
 def default_folder(config: Config) -> Path:
     """runs/TASK-seedN-TIME below the current folder."""
-    words = {name: word for word, name in presets.TASKS.items()}
-    task = words.get(config.env.task, "unknown")  # which `her_envs.make` refuses
+    task = {name: word for word, name in presets.TASKS.items()}[config.env.task]
     return Path("runs") / f"{task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

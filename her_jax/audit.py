@@ -12,7 +12,7 @@ rule that a sampler breaks in a single row is reported with that row.
                   (`episode`), or anywhere in the buffer (`random`)
     reward        the reward is that of the next achieved goal under the row's goal
     finite        every number of the row is finite
-    workspace     the goal lies within the given bounds
+    workspace     the goal lies within the given bounds (only where bounds are given)
 
 One rule concerns the batch: `share`, the relabelled share lies within three standard deviations of
 the configured one.
@@ -27,9 +27,6 @@ import jax
 import numpy as np
 
 from her_jax.types import Episode, Moment, Transition
-
-RULES = ("stored", "physics", "requested", "provenance", "reward", "finite", "workspace")
-"""Rules of a row, in the order in which they are reported."""
 
 
 class Claim(NamedTuple):
@@ -60,7 +57,7 @@ class Report(NamedTuple):
     """The outcome.
 
     Attributes:
-      violations: rule -> bool [B], which rows break it.
+      violations: rule that was checked -> bool [B], which rows break it.
       share: relabelled share of the batch.
       share_holds: whether it lies within three standard deviations of the configured one.
     """
@@ -108,7 +105,6 @@ def check(
     goals = claim.desired_goal
     recomputed = np.asarray(reward(held.achieved_goal[episode, time + 1], goals))
     allowed = _allowed(held, stored, episode, time, goals, strategy)
-    lowest, highest = bounds if bounds is not None else (-np.inf, np.inf)
     violations = {
         "stored": ~inside,
         "physics": ~(
@@ -120,8 +116,10 @@ def check(
         "provenance": claim.relabelled & ~allowed,
         "reward": ~np.isclose(claim.reward, recomputed, rtol=1e-5, atol=1e-6),
         "finite": ~_finite(claim),
-        "workspace": ~((goals >= lowest) & (goals <= highest)).all(-1),
     }
+    if bounds is not None:
+        lowest, highest = bounds
+        violations["workspace"] = ~((goals >= lowest) & (goals <= highest)).all(-1)
     share = float(np.mean(claim.relabelled))
     return Report(violations, share, _share_holds(share, probability, len(claim.relabelled)))
 
@@ -148,7 +146,8 @@ def claim(steps: Moment, drawn: Transition, reward: jax.Array) -> Claim:
 def merge(reports: list[Report], probability: float) -> Report:
     """One report of several batches; `probability` is the configured share."""
     violations = {
-        rule: np.concatenate([report.violations[rule] for report in reports]) for rule in RULES
+        rule: np.concatenate([report.violations[rule] for report in reports])
+        for rule in reports[0].violations
     }
     sizes = [len(report.violations["stored"]) for report in reports]
     share = float(np.average([report.share for report in reports], weights=sizes))

@@ -51,11 +51,11 @@ def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState,
     """
     where = folder / FOLDER
     if not where.is_dir():
-        raise UserError(f"checkpoint: {folder} holds no {FOLDER} folder; train it first")
+        raise UserError(f"checkpoint: {folder} holds none; train again, in a new folder")
     with _manager(folder) as manager:
         epoch = manager.latest_step()
         if epoch is None:
-            raise UserError(f"checkpoint: {where} is empty; the run stopped before it saved one")
+            raise UserError(f"checkpoint: {where} is empty; train again, in a new folder")
         about = _restore(manager, folder, epoch, about=ocp.args.JsonRestore())["about"]
         if about["task"] != task:
             raise UserError(

@@ -28,7 +28,7 @@ class EnvConfig:
     task: str = "FetchReach"
     """Environment name."""
     physics: str = "native"
-    """Physics backend."""
+    """Physics backend: "native"."""
     num_threads: int = 0
     """Host threads of the native physics; 0 for all cores."""
     tolerance: str = "v4"
@@ -44,7 +44,8 @@ class ReplayConfig:
     capacity: int = 20_000
     """Size of the ring in episodes (20,000 x 50 steps: the paper's 1e6 transitions)."""
     strategy: str = "future"
-    """Which achieved goals replace the requested one (HER paper, section 4.5)."""
+    """Which achieved goals replace the requested one: "future", "final", "episode", "random" or
+    "none" (HER paper, section 4.5)."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
     batch_size: int = 256

@@ -68,7 +68,7 @@ class Run:
         self.agent = DDPG(config.agent, env.action_size)
         self.epoch_steps = config.train.cycles_per_epoch * config.train.num_envs * env.horizon
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
-        _require_memory(env, config.replay.capacity)
+        _require_memory(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -77,10 +77,9 @@ class Run:
           UserError: if the folder already exists.
         """
         if self.folder.exists():
-            raise UserError(
-                f"out: {self.folder} already exists; name a new folder, "
-                f"or go on with --resume {self.folder}"
-            )
+            is_run = (self.folder / metrics.CONFIG).is_file()
+            resume = f", or go on with --resume {self.folder}" if is_run else ""
+            raise UserError(f"out: {self.folder} already exists; name a new folder{resume}")
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
@@ -103,7 +102,7 @@ class Run:
         if epoch > self.epochs or finished:
             raise UserError(
                 f"env_steps: {self.folder} has been trained for {int(state.env_steps)} steps; "
-                "ask for more with --env-steps"
+                "ask for more than that with --env-steps"
             )
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
@@ -133,7 +132,7 @@ class Run:
         outcome = jax.jit(functools.partial(evaluate.evaluate, self.env, nothing))(keys)
         first = jax.jit(functools.partial(evaluate.starts, self.env))(keys)
         return {
-            "no_action_success": float(np.mean(outcome.success)),
+            "no_action_success": _mean(outcome.success),
             "eval_episodes": len(keys),
             "eval_set": evaluate.fingerprint(first),
         }
@@ -151,7 +150,7 @@ class Run:
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
         keys = evaluate.held_out(self.config.train.eval_episodes)
         run_epoch, run_evaluation = self._compile(state, keys, about)
-        with self._compiling("the no-action floor", about):
+        with self._compiling("and playing the no-action floor", about):
             floor = self.floor(keys)
         self._print_floor(floor)
         with self._progress(done, floor["no_action_success"]) as show:
@@ -199,9 +198,9 @@ class Run:
             "epoch": epoch,
             "env_steps": int(state.env_steps),
             "updates": epoch * settings.cycles_per_epoch * settings.updates_per_cycle,
-            "requested_goal_success": float(np.mean(outcome.success)),
-            "requested_goal_success_any_step": float(np.mean(outcome.success_any)),
-            "final_distance": float(np.mean(outcome.distance)),
+            "requested_goal_success": _mean(outcome.success),
+            "requested_goal_success_any_step": _mean(outcome.success_any),
+            "final_distance": _mean(outcome.distance),
             **{name: float(value) for name, value in values.items()},
             "train_s": train_s,
             "eval_s": eval_s,
@@ -247,7 +246,7 @@ class Run:
         yield
         seconds = time.perf_counter() - start
         about["compile_s"] += seconds
-        self.console.print(f"compiled {what} in {seconds:.1f} s")
+        self.console.print(f"... {seconds:.1f} s")
 
     def _print_floor(self, floor: dict[str, Any]) -> None:
         spec = self.env.goal_spec
@@ -300,13 +299,14 @@ class _Clock:
         return result, time.perf_counter() - start
 
 
-def _require_memory(env: GoalEnv, capacity: int) -> None:
+def _require_memory(env: GoalEnv, config: Config) -> None:
     """Refuses a goal buffer that free memory cannot hold, before anything is compiled."""
     example = jax.eval_shape(lambda: train.example_episode(env))
     episode = sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
+    capacity, num_envs = config.replay.capacity, config.train.num_envs
     needed, free = episode * capacity, _free_bytes()
     if needed > MAX_MEMORY_SHARE * free:
-        fits = int(MAX_MEMORY_SHARE * free / episode)
+        fits = int(MAX_MEMORY_SHARE * free / episode) // num_envs * num_envs
         raise UserError(
             f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
@@ -324,6 +324,11 @@ def _free_bytes() -> int:
         return min(free, limit - int(_CGROUP.joinpath("memory.current").read_text()))
     except (OSError, ValueError):
         return free
+
+
+def _mean(values: jax.Array) -> float:
+    """In float64, so that shares of a count print as such."""
+    return float(np.mean(np.asarray(values), dtype=np.float64))
 
 
 def _require_finite(record: dict[str, Any], folder: Path) -> None:

@@ -109,8 +109,7 @@ def test_audit_finds_every_stored_transition_clean(trained):
 
 
 def test_render_and_plot(trained):
-    script("render", "run", "--episodes", "1", "--out", "film.mp4", "--width", "160",
-           "--height", "112", folder=trained)  # fmt: skip
+    script("render", "run", "--episodes", "1", "--out", "film.mp4", folder=trained)
     assert b"ftyp" in (trained / "film.mp4").read_bytes()[:16]
     script("plot", "run", "run", "--out", "both.png", folder=trained)
     assert (trained / "both.png").read_bytes().startswith(b"\x89PNG")
@@ -127,9 +126,11 @@ def test_render_and_plot(trained):
         ("train fetch-push --k -1", "k: -1.0"),
         ("train fetch-push --num-envs 7", "capacity: "),
         ("train fetch-push --physics mujoco", "physics: 'mujoco' is unknown; choose one of native"),
-        ("train fetch-push --task FetchPull", "environment: 'FetchPull' is unknown"),
+        ("train fetch-push --task FetchReach", "task: 'fetch-push' and --task 'FetchReach'"),
+        ("train fetch-reach --tolerance her2017", "tolerance: 'her2017' is not defined"),
         ("train fetch-push --preset best", "preset: 'best' is unknown; choose one of tuned"),
-        ("train fetch-push --out run", "out: run already exists"),
+        ("train fetch-push --out run", "out: run already exists; name a new folder, or go on"),
+        ("train fetch-push --out .", "out: . already exists; name a new folder"),
         ("train fetch-push --capacity 16000000000", "GB for the goal buffer"),
         ("train fetch-push --out run/config.json/x", "out: run/config.json/x cannot be made"),
         ("train --resume nowhere", "run: nowhere is no folder"),

@@ -54,7 +54,8 @@ def make(
     _check("physics", physics, PHYSICS)
     _check("tolerance", tolerance, tuple(TOLERANCES))
     _check("reward", reward, REWARDS)
-    _check(f"environment with tolerance {tolerance!r}", name, tuple(TOLERANCES[tolerance]))
+    if name not in TOLERANCES[tolerance]:
+        raise UserError(f"tolerance: {tolerance!r} is not defined for {name}; choose v4")
     task = TASKS[name]
     return FetchEnv(
         task=task,

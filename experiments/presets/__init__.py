@@ -1,4 +1,4 @@
-"""Settings that are known to work, one Python file each.
+"""Settings, one Python file each.
 
 Each docstring states the command, the hardware, the time and the expected result.
 """

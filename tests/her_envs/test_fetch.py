@@ -150,6 +150,13 @@ def test_actions_are_clipped(env):
     np.testing.assert_array_equal(wild, full)
 
 
+def test_actions_of_another_size_are_refused(env):
+    state = fetch_reset(env.name)(jax.random.split(jax.random.key(5), 2))
+    for size in (3, 5):
+        with pytest.raises(AssertionError):
+            jax.vmap(env.step)(state, jnp.zeros((2, size)))
+
+
 def test_goals_stay_for_the_whole_episode(env):
     state = fetch_reset(env.name)(jax.random.split(jax.random.key(6), 4))
     after = fetch_step(env.name)(fetch_step(env.name)(state, jnp.ones((4, 4))), jnp.ones((4, 4)))
@@ -186,7 +193,7 @@ def test_named_variants_leave_parity():
         ({"tolerance": "wide"}, "tolerance: 'wide' is unknown; choose one of v4"),
         ({"reward": "shaped"}, "reward: 'shaped' is unknown; choose one of sparse"),
         ({"num_threads": -1}, "num_threads: -1 is negative"),
-        ({"name": "FetchReach", "tolerance": "her2017"}, "'FetchReach' is unknown"),
+        ({"name": "FetchReach", "tolerance": "her2017"}, "is not defined for FetchReach"),
     ],
 )
 def test_bad_arguments_get_one_line(arguments, message):

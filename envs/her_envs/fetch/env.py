@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -104,6 +105,7 @@ class FetchEnv:
     def step(self, state: FetchState, action: jax.Array) -> FetchState:
         """Advances by 40 ms; `action` [4] is clipped to [-1, 1]."""
         action = jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0)
+        chex.assert_shape(action, (self.action_size,))
         finger_delta = jnp.zeros(()) if self.task.block_gripper else action[3]
         physics, values = self.physics.step(
             state.physics, action[:3] * POSITION_SCALE, finger_delta
