@@ -15,11 +15,11 @@ from her_jax import metrics, provenance
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Duration of one call, results ready."""
+def timed(call: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """The result of one call, ready, and its duration in seconds."""
     start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
+    result = jax.block_until_ready(call(*args))
+    return result, time.perf_counter() - start
 
 
 def side_by_side(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -34,7 +34,7 @@ def side_by_side(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
         jax.block_until_ready(call())
     for _ in range(rounds):
         for name, call in calls.items():
-            taken[name].append(seconds(call))
+            taken[name].append(timed(call)[1])
     return {name: statistics.median(values) for name, values in taken.items()}
 
 

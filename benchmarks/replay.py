@@ -11,7 +11,7 @@ that such an update cannot do without.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +99,20 @@ def ring_rows(env: her_envs.FetchEnv, transitions: int, rounds: int) -> list[dic
                 cursor=jnp.asarray(rounds_held * ROUND % capacity, jnp.int32),
                 size=jnp.asarray(min(rounds_held * ROUND, capacity), jnp.int32),
             )
-            state, took = _timed(lambda s: insert(s, new), state)
+            state, took = harness.timed(lambda s: insert(s, new), state)
             insert_s.append(took)
-            _, took = _timed(lambda s, i=i: sample(s, jax.random.key(i)), state)
+            _, took = harness.timed(lambda s, i=i: sample(s, jax.random.key(i)), state)
             sample_s.append(took)
+        insert_us, sample_us = (1e6 * statistics.median(s[1:]) for s in (insert_s, sample_s))
         rows.append(
             {
                 "measured": "ring",
                 "capacity_transitions": transitions,
                 "filling": filling,
-                "insert_us_per_episode": 1e6 * _median(insert_s[1:]) / ROUND,
-                "sample_and_relabel_us_per_transition": 1e6 * _median(sample_s[1:]) / SAMPLE,
+                "insert_us_per_episode": insert_us / ROUND,
+                "sample_and_relabel_us_per_transition": 1e6
+                * statistics.median(sample_s[1:])
+                / SAMPLE,
             }
         )
     return rows
@@ -119,21 +122,6 @@ def _sample(config: Config, state: buffer.BufferState, key: jax.Array) -> Any:
     sample_key, label_key = jax.random.split(key)
     steps = buffer.sample(state, sample_key, SAMPLE)
     return train.relabelled(config, state.episodes, state.size, steps, label_key)
-
-
-def _timed(call: Callable[[Any], Any], argument: Any) -> tuple[Any, float]:
-    result: list[Any] = []
-
-    def keep() -> Any:
-        result.append(call(argument))
-        return result[0]
-
-    took = harness.seconds(keep)
-    return result[0], took
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def update_row(env: her_envs.FetchEnv, batch: int, updates: int, rounds: int) -> dict[str, Any]:

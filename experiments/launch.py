@@ -67,5 +67,5 @@ def open_run(folder: Path) -> Run:
 
 
 def report(values: dict[str, Any]) -> None:
-    """Prints a flat dictionary as JSON."""
+    """Prints a dictionary as JSON."""
     console.print(json.dumps(values, indent=2), markup=False)

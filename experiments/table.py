@@ -46,7 +46,7 @@ def committed() -> list[Path]:
 
 
 def table(runs: list[Path]) -> str:
-    """Markdown, a line for runs that differ in nothing but the seed.
+    """Markdown, a line for runs of one MuJoCo whose settings differ in nothing but the seed.
 
     Args:
       runs: folders of finished runs.
@@ -60,13 +60,15 @@ def table(runs: list[Path]) -> str:
             raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
         summary = metrics.read_json(run / metrics.SUMMARY)
         settings = launch.read_config(run).to_dict()
-        del settings["seed"]
-        comparable.setdefault(json.dumps(settings), []).append((summary, metrics.read(run)))
+        del settings["seed"], settings["env"]["num_threads"]
+        del settings["train"]["checkpoint_period"]
+        key = json.dumps([settings, summary["versions"]["mujoco"]])
+        comparable.setdefault(key, []).append((summary, metrics.read(run)))
     return "\n".join([*_HEADER, *map(_row, comparable.values())])
 
 
 def _row(members: Members) -> str:
-    """One line; the members differ in nothing but the seed."""
+    """One line; the members may be compared."""
     first = members[0][0]
 
     def median(figure: Callable[[dict[str, Any]], float]) -> float:

@@ -5,7 +5,7 @@ everything else by itself, in NumPy and one array at a time, sharing no code wit
 rule that a sampler breaks in a single row is reported with that row.
 
     stored        the claimed step lies in a filled row of the buffer and before its end
-    physics       observation, action and next observation are bit-equal to the stored step
+    physics       observation, action and next observation equal the stored step's
     requested     a row that was not relabelled carries the goal that was requested
     provenance    a relabelled goal was achieved where the strategy may take goals from: in the
                   same episode, strictly later (`future`), at its end (`final`), anywhere in it
@@ -96,7 +96,7 @@ def check(
     Returns:
       For each rule the rows that break it, and the verdict on the share.
     """
-    held: Any = jax.tree.map(np.asarray, episodes)
+    held: Any = episodes
     horizon = held.action.shape[1]
     inside = (claim.episode >= 0) & (claim.episode < stored)
     inside &= (claim.time >= 0) & (claim.time < horizon)

@@ -71,7 +71,7 @@ def _restore(manager: ocp.CheckpointManager, folder: Path, epoch: int, **items: 
     try:
         return manager.restore(epoch, args=ocp.args.Composite(**items))
     except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"checkpoint: epoch {epoch} of {folder} does not load ({reason}); "
             "use the configuration and the versions it was trained with"

@@ -39,6 +39,7 @@ def commit() -> str:
     """Hash of the checkout that this code runs from, with "+changes" if it was edited."""
     folder = Path(__file__).resolve().parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # not a host project's
         head = _git(folder, "rev-parse", "HEAD")
         edited = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):

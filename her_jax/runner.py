@@ -106,6 +106,7 @@ class Run:
             )
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
+        (self.folder / metrics.SUMMARY).unlink(missing_ok=True)  # it is of the shorter run
         metrics.rewind(self.folder, epoch)
         return self._loop(epoch, state, about, _Clock(about["wall_s"]))
 
@@ -150,8 +151,8 @@ class Run:
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
         keys = evaluate.held_out(self.config.train.eval_episodes)
         run_epoch, run_evaluation = self._compile(state, keys, about)
-        with self._compiling("and playing the no-action floor", about):
-            floor = self.floor(keys)
+        self.console.print("compiling and playing the no-action floor ...")
+        floor = self.floor(keys)
         self._print_floor(floor)
         with self._progress(done, floor["no_action_success"]) as show:
             for epoch in range(done + 1, self.epochs + 1):
@@ -321,8 +322,10 @@ def _free_bytes() -> int:
     free = psutil.virtual_memory().available
     try:  # a container's own limit, where it has one
         limit = int(_CGROUP.joinpath("memory.max").read_text())
-        return min(free, limit - int(_CGROUP.joinpath("memory.current").read_text()))
-    except (OSError, ValueError):
+        used = int(_CGROUP.joinpath("memory.current").read_text())
+        details = dict(line.split() for line in _CGROUP.joinpath("memory.stat").open())
+        return min(free, limit - used + int(details["inactive_file"]))  # reclaimable page cache
+    except (OSError, ValueError, KeyError):
         return free
 
 

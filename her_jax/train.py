@@ -158,6 +158,18 @@ def relabelled(
     return jax.vmap(one)(steps, jax.random.split(key, steps.time.shape[0]))
 
 
+def replayed(
+    env: GoalEnv, config: Config, replay: buffer.BufferState, steps: Moment, key: Key
+) -> tuple[Transition, jax.Array]:
+    """The stored transitions at `steps` [B], relabelled, and their rewards [B]; consumes `key`.
+
+    The reward is the environment's, of the next achieved goal under the goal of the row.
+    """
+    transitions = relabelled(config, replay.episodes, replay.size, steps, key)
+    reward = env.reward(transitions.next_achieved_goal, transitions.desired_goal)
+    return transitions, reward
+
+
 def learn(
     env: GoalEnv,
     agent: Agent,
@@ -172,8 +184,7 @@ def learn(
     def body(learner, key):
         sample_key, label_key, update_key = jax.random.split(key, 3)
         steps = buffer.sample(replay, sample_key, config.replay.batch_size)
-        batch = relabelled(config, replay.episodes, replay.size, steps, label_key)
-        reward = env.reward(batch.next_achieved_goal, batch.desired_goal)
+        batch, reward = replayed(env, config, replay, steps, label_key)
         learner, metrics = agent.update(
             learner, _inputs(config, statistics, batch, reward), update_key
         )

@@ -2,8 +2,8 @@
 
 Axes, always in this order and written in brackets after a field:
 
-    S seeds, N environments, T horizon (steps of an episode), C capacity of the buffer in
-    episodes, B batch, O observation size, G goal size, A action size.
+    N environments, T horizon (steps of an episode), C capacity of the buffer in episodes,
+    B batch, E held-out goals of an evaluation, O observation size, G goal size, A action size.
 
 Units: metres, seconds, radians unless a field says otherwise; actions lie in [-1, 1].
 Functions are written for one element ("unbatched") and lifted with `jax.vmap` by the caller.

@@ -105,6 +105,20 @@ jax.block_until_ready(state)
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=REPO)
 
 
+@pytest.mark.gpu
+def test_a_gpu_steps_the_same_physics():
+    """There the callback goes through JAX's own transfer; the simulator's bits are the same."""
+    assert jax.default_backend() == "gpu"
+    keys, ends = jax.random.split(jax.random.key(0), 4), []
+    for device in (jax.devices()[0], jax.devices("cpu")[0]):
+        with jax.default_device(device):
+            env = her_envs.make("FetchPush")
+            state = jax.jit(jax.vmap(env.reset))(jax.device_put(keys, device))
+            state = jax.jit(jax.vmap(env.step))(state, jnp.full((4, 4), 0.5))
+            ends.append(np.asarray(state.physics.row))
+    np.testing.assert_array_equal(*ends)
+
+
 def test_every_reset_draws_a_new_goal_and_object(env):
     obs = fetch_reset(env.name)(jax.random.split(jax.random.key(2), 64)).obs
     assert len(np.unique(np.asarray(obs.desired_goal), axis=0)) == 64

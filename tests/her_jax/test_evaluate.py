@@ -9,7 +9,7 @@ from conftest import SILENT, fetch, with_
 from her_jax import evaluate, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.runner import Run
-from toy import PointEnv
+from her_jax.types import GoalObs
 
 
 def straight(key, obs):
@@ -73,9 +73,11 @@ def test_relabelling_cannot_change_an_evaluation(toy, config, tmp_path):
 
 
 def test_fingerprint_ignores_rounding_only():
-    first = evaluate.starts(PointEnv(), evaluate.held_out(4))
-    nudged = first._replace(desired_goal=first.desired_goal + 1e-5)
-    assert evaluate.fingerprint(first) != evaluate.fingerprint(nudged)
+    goals = jnp.asarray([[0.25, -0.5], [1.0, 0.75]])
+    first = GoalObs(goals, goals, goals)
+    for nudge, equal in ((2e-7, True), (1e-5, False)):
+        nudged = first._replace(desired_goal=goals + nudge)
+        assert (evaluate.fingerprint(first) == evaluate.fingerprint(nudged)) == equal
 
 
 @pytest.mark.parametrize(

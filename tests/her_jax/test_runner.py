@@ -111,6 +111,18 @@ def test_a_run_that_lost_its_summary_is_completed(toy, config, copied, finished)
     assert summary["requested_goal_success"] == finished[1]["requested_goal_success"]
 
 
+def test_an_extended_run_drops_the_old_summary_first(toy, config, copied, monkeypatch):
+    """Killed before it writes a new one, it must not look finished."""
+    longer = run(toy, with_(config, env_steps=1200), copied)
+    monkeypatch.setattr(Run, "_summary", lambda *_: exec("raise KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        longer.resume()
+    assert not (copied / "summary.json").exists()
+    monkeypatch.undo()
+    _, summary = run(toy, with_(config, env_steps=1200), copied).resume()
+    assert summary["env_steps"] == 1200
+
+
 def test_damaged_checkpoints_are_refused_in_one_line(toy, config, copied):
     for path in (copied / "checkpoints").rglob("*"):
         if path.is_file() and path.stat().st_size > 200:
@@ -160,8 +172,9 @@ def test_buffer_that_does_not_fit_is_refused_with_its_size(toy, config, tmp_path
 def test_a_containers_memory_limit_counts(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\n")
     monkeypatch.setattr(runner, "_CGROUP", tmp_path)
-    assert runner._free_bytes() == 2000
+    assert runner._free_bytes() == 2500
     (tmp_path / "memory.max").write_text("max\n")
     assert runner._free_bytes() > 10**8
 

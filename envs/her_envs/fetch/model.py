@@ -57,7 +57,7 @@ def load(task: FetchTask) -> mujoco.MjModel:
     try:
         model = mujoco.MjSpec.from_file(str(path)).compile()
     except (ValueError, FileNotFoundError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"Fetch meshes: {path} does not load ({first_line}); "
             "reinstall with: pip install --force-reinstall gymnasium-robotics==1.4.2"
