@@ -96,7 +96,7 @@ def check(
     Returns:
       For each rule the rows that break it, and the verdict on the share.
     """
-    held: Any = episodes
+    held: Any = episodes  # NumPy arrays, which the annotation of Episode does not say
     horizon = held.action.shape[1]
     inside = (claim.episode >= 0) & (claim.episode < stored)
     inside &= (claim.time >= 0) & (claim.time < horizon)
