@@ -15,7 +15,7 @@ test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
