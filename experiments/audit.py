@@ -1,92 +1,168 @@
-"""Audits a run's relabelling: `python experiments/audit.py RUN [--draws N]`.
+"""Audits a run, or replay data of any library.
 
-Every step that the checkpoint's buffer holds is relabelled by the run's own sampler, as in
-training, and each result is checked in NumPy against what is stored. The reward function is the
-environment's own on both sides; what is checked is which goals training gave it. Exit status 1 if a
-rule is broken; chance alone breaks the rule of the share in three audits of a thousand, so try
-another --seed before believing it.
+`python experiments/audit.py RUN` relabels every stored step of the run's checkpoint as training
+does, checks each result, measures every figure in one pass, and writes audit.json, audit.md and
+episodes.parquet into the run folder. With `--verify` it writes nothing: it recomputes the saved
+record and names every number that differs.
+
+`python experiments/audit.py REPLAY.npz --tolerance 0.05` audits rows that another sampler drew;
+docs/audit.md has the format.
+
+Exit status 1 if a rule is broken or a number differs. Chance alone breaks the rule of the share in
+three audits of a thousand.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 import launch
-from her_jax import audit, train
+from her_jax import goal_set, metrics
+from her_jax.audit import foreign, log, record, relabelling
 from her_jax.errors import UserError
+from her_jax.relabel import STRATEGIES
 from her_jax.runner import Run
-from her_jax.types import Moment
 
-_CHUNK = 20_000  # steps relabelled and checked at a time
+_WRITTEN = (record.JSON, record.MARKDOWN, record.LOG)
 
 
-def main(run: Annotated[Path, tyro.conf.Positional], draws: int = 1, seed: int = 0) -> None:
-    """Audit the relabelling of all stored steps.
+def main(
+    path: Annotated[Path, tyro.conf.Positional],
+    verify: bool = False,
+    strategy: str = "future",
+    k: float = 4.0,
+    tolerance: float | None = None,
+    rewards: tuple[float, float] = (-1.0, 0.0),
+) -> None:
+    """Audit a run folder, or a .npz file of foreign replay data.
 
     Args:
-      run: Run folder.
-      draws: How often each step is relabelled.
-      seed: Seed of the relabelling.
+      path: Run folder, or .npz file in the format of docs/audit.md.
+      verify: Recompute the saved record of a run and compare, instead of writing it anew.
+      strategy: Of a .npz file: where its sampler may take goals from.
+      k: Of a .npz file: relabelled rows for each unchanged one.
+      tolerance: Of a .npz file: success distance.
+      rewards: Of a .npz file: paid for missing and for reaching the goal.
     """
-    if draws < 1:
-        raise UserError(f"draws: {draws} is not positive; try 1")
-    opened = launch.open_run(run)
-    _, state, _ = opened.restore()
     start = time.perf_counter()
-    report = relabelling(opened, state, draws, jax.random.key(seed))
-    launch.report(
-        {
-            "task": opened.config.env.task,
-            "strategy": opened.config.replay.strategy,
-            "k": opened.config.replay.k,
-            "distance_threshold": opened.env.goal_spec.tolerance,
-            "audited_transitions": len(report.violations["stored"]),
-            "violations": {rule: int(rows.sum()) for rule, rows in report.violations.items()},
-            "relabelled_share": report.share,
-            "configured_share": opened.config.replay.relabel_probability,
-            "share_within_three_sigma": report.share_holds,
-            "clean": report.clean,
-            "audit_s": time.perf_counter() - start,
-        }
-    )
-    if not report.clean:
+    if path.suffix == ".npz":
+        clean = audit_file(path, strategy, k, tolerance, rewards)
+    elif verify:
+        clean = verify_run(launch.open_run(path))
+    else:
+        clean = audit_run(launch.open_run(path))
+    launch.status.print(f"{time.perf_counter() - start:.1f} s")
+    if not clean:
         sys.exit(1)
 
 
-def relabelling(run: Run, state: train.TrainState, draws: int, key: jax.Array) -> audit.Report:
-    """Relabels every stored step `draws` times and checks all of it."""
-    size, horizon = int(state.buffer.size), run.env.horizon
-    config = run.config
-    draw = jax.jit(functools.partial(train.replayed, run.env, config))
-    reward = jax.jit(run.env.reward)
-    episodes = jax.tree.map(np.asarray, state.buffer.episodes)
-    check = functools.partial(
-        audit.check,
-        episodes,
-        size,
-        reward=lambda *goals: np.asarray(reward(*map(jnp.asarray, goals))),
-        strategy=config.replay.strategy,
-        probability=config.replay.relabel_probability,
+def audit_run(run: Run) -> bool:
+    """Writes the record of a run; whether no rule is broken."""
+    _, state, about = run.restore()
+    launch.status.print("compiling, then auditing ...")
+    built = run.audit(state, about, goal_set.standard(run.env, run.config.train.eval_episodes))
+    test = built.reward_recompute_test
+    clean = not any(test["violations"].values()) and test["share_within_three_sigma"]
+    launch.report(
+        {
+            "task": built.task,
+            "run_id": built.run_id,
+            "requested_goal_success": built.report_metrics["requested_goal_success"],
+            "no_action_success": built.report_metrics["no_action_success"],
+            "failure_labels": list(built.failure_labels),
+            "warnings": built.warnings,
+            "audited_transitions": test["audited_rows"],
+            "violations": test["violations"],
+            "relabelled_share": test["relabelled_share"],
+            "share_within_three_sigma": test["share_within_three_sigma"],
+            "clean": clean,
+            "written": [str(run.folder / name) for name in _WRITTEN],
+        }
     )
-    count = draws * size * horizon
-    keys = jax.random.split(key, -(-count // _CHUNK))
-    reports = []
-    for i, chunk_key in enumerate(keys):
-        # The last chunk is padded by wrapping around, so that all share one compiled program.
-        number = np.arange(i * _CHUNK, (i + 1) * _CHUNK) % (size * horizon)
-        steps = Moment(jnp.asarray(number // horizon), jnp.asarray(number % horizon))
-        claim = audit.claim(steps, *draw(state.buffer, steps, chunk_key))
-        reports.append(check(jax.tree.map(lambda x, i=i: x[: count - i * _CHUNK], claim)))
-    return audit.merge(reports, config.replay.relabel_probability)
+    return clean
+
+
+def verify_run(run: Run) -> bool:
+    """Recomputes every number of a run's record; whether all agree."""
+    saved = record.read(run.folder)
+    _, state, about = run.restore()
+    launch.status.print("compiling, then recomputing ...")
+    rebuilt, _ = run.measure(
+        state, about, goal_set.standard(run.env, run.config.train.eval_episodes)
+    )
+    logged = log.success(run.folder / record.LOG)
+    found = {
+        record.JSON: record.differences(saved.to_dict(), rebuilt.to_dict()),
+        record.LOG: record.differences(
+            {"requested_goal_success": logged},
+            {"requested_goal_success": rebuilt.report_metrics["requested_goal_success"]},
+        ),
+        metrics.SUMMARY: _summary_differences(run, rebuilt),
+    }
+    lines = [f"{file}: {line}" for file, all_ in found.items() for line in all_]
+    launch.report(
+        {
+            "run_id": saved.run_id,
+            "compared": len(rebuilt.as_row()),
+            "differences": lines,
+            "verified": not lines,
+        }
+    )
+    return not lines
+
+
+def _summary_differences(run: Run, rebuilt: record.AuditRecord) -> list[str]:
+    """What the summary says otherwise than the recomputed record."""
+    if not (run.folder / metrics.SUMMARY).is_file():
+        return []
+    summary = metrics.read_json(run.folder / metrics.SUMMARY)
+    recomputed = record.for_summary(rebuilt)
+    return record.differences({name: summary.get(name) for name in recomputed}, recomputed)
+
+
+def audit_file(
+    path: Path, strategy: str, k: float, tolerance: float | None, rewards: tuple[float, float]
+) -> bool:
+    """Audits foreign replay data with a sparse reward; whether no rule is broken."""
+    if tolerance is None:
+        raise UserError("tolerance: not given; name the task's success distance, e.g. 0.05")
+    if strategy not in STRATEGIES:
+        raise UserError(f"strategy: {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
+    replay = foreign.load(path)
+
+    def reward(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
+        reached = np.linalg.norm(achieved - desired, axis=-1) <= tolerance
+        return np.where(reached, rewards[1], rewards[0])
+
+    probability = 0.0 if strategy == "none" else 1.0 - 1.0 / (1.0 + k)
+    report = relabelling.check(
+        replay.episodes,
+        len(np.asarray(replay.episodes.desired_goal)),
+        replay.claim,
+        reward=reward,
+        strategy=strategy,
+        probability=probability,
+        success=lambda achieved, desired: reward(achieved, desired) == rewards[1],
+    )
+    mismatches = foreign.identity_mismatches(replay, reward)
+    found: dict[str, Any] = {
+        "rows": len(replay.claim.reward),
+        "violations": {rule: int(bad.sum()) for rule, bad in report.violations.items()},
+        "reasons": report.reasons(),
+        "causes": relabelling.causes(replay.episodes, replay.claim, report, reward=reward),
+        "identity_mismatches": mismatches,
+        "relabelled_share": report.share,
+        "configured_share": probability,
+        "clean": report.clean and not mismatches,
+    }
+    launch.report(found)
+    return found["clean"]
 
 
 if __name__ == "__main__":

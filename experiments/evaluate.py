@@ -1,7 +1,8 @@
-"""Scores a trained policy: `python experiments/evaluate.py RUN [--episodes --seed]`.
+"""Scores a trained policy: `python experiments/evaluate.py RUN [--episodes N] [--goals FILE]`.
 
 Success is measured on held-out requested goals, without exploration noise, at the tolerance the
 run was trained with; the printed JSON says which, and what doing nothing scores on the same goals.
+A set of goals that training has seen, or another tolerance than the run's, is refused.
 """
 
 from __future__ import annotations
@@ -10,41 +11,45 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import numpy as np
 import tyro
 
 import launch
-from her_jax import evaluate
+from her_jax import evaluate, goal_set
+from her_jax.audit import record
 from her_jax.errors import UserError
 
 
-def main(run: Annotated[Path, tyro.conf.Positional], episodes: int = 1000, seed: int = 0) -> None:
+def main(
+    run: Annotated[Path, tyro.conf.Positional],
+    episodes: int = 1000,
+    goals: Path | None = None,
+) -> None:
     """Evaluate the latest checkpoint of a run.
 
     Args:
       run: Run folder.
-      episodes: Number of held-out goals.
-      seed: Which held-out set; 0 is the one that training reports on.
+      episodes: Number of held-out goals, the first ones of the set.
+      goals: CSV that draw_goals.py wrote; default the task's own held-out set.
     """
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
     opened = launch.open_run(run)
+    env = opened.env
+    held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
     epoch, state, _ = opened.restore()
-    keys = evaluate.held_out(episodes, seed)
+    opened.require_disjoint(held_out, state)
     launch.status.print(f"compiling, then playing {episodes} held-out goals twice ...")
-    outcome = jax.jit(opened.evaluate)(state, keys)
-    floor = opened.floor(keys)
+    outcome = jax.jit(opened.evaluate)(state, held_out.starts)
     launch.report(
         {
-            "task": opened.config.env.task,
-            "physics": opened.config.env.physics,
             "epoch": epoch,
             "env_steps": int(state.env_steps),
-            "requested_goal_success": float(np.asarray(outcome.success).mean()),
-            "requested_goal_success_any_step": float(np.asarray(outcome.success_any).mean()),
-            "final_distance": float(np.mean(outcome.distance)),
-            **floor,
-            "distance_threshold": opened.env.goal_spec.tolerance,
+            "requested_goal_success": evaluate.mean(outcome.success),
+            "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
+            "no_action_success": opened.floor(held_out),
+            "final_distance": evaluate.mean(outcome.distance),
+            "costs": evaluate.costs(env, outcome),
+            "evaluation": record.settings(env, opened.config, held_out),
         }
     )
 

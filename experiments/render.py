@@ -18,7 +18,7 @@ import tyro
 import her_envs.render
 import launch
 from her_envs import FetchEnv
-from her_jax import evaluate
+from her_jax import goal_set
 from her_jax.errors import UserError
 from her_jax.runner import Run
 
@@ -85,8 +85,8 @@ def record(
     partial = out.with_name("partial-" + out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _ffmpeg(partial, width, height) as writer:
-        for key in evaluate.held_out(episodes):
-            for frame in her_envs.render.frames(env, film(key), width=width, height=height):
+        for start in _each(goal_set.standard(env, episodes).starts):
+            for frame in her_envs.render.frames(env, film(start), width=width, height=height):
                 writer.send(np.ascontiguousarray(frame))
     partial.replace(out)
 
@@ -110,16 +110,21 @@ def _ffmpeg(out: Path, width: int, height: int) -> Iterator[Any]:
         writer.close()
 
 
-def _states(run: Run, state: Any, key: jax.Array) -> Any:
-    """Environment states [T+1] of the greedy policy from a held-out start; consumes `key`."""
-    start = run.env.reset(key)
+def _each(starts: Any) -> Iterator[Any]:
+    """Single starts of a set."""
+    return map(type(starts)._make, zip(*starts, strict=True))
+
+
+def _states(run: Run, state: Any, start: Any) -> Any:
+    """Environment states [T+1] of the greedy policy from a held-out start."""
+    first = run.env.begin(start)
 
     def step(env_state, _):
         env_state = run.env.step(env_state, run.act(state, env_state.obs))
         return env_state, env_state
 
-    _, later = jax.lax.scan(step, start, length=run.env.horizon)
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, later)
+    _, later = jax.lax.scan(step, first, length=run.env.horizon)
+    return jax.tree.map(lambda x, rest: jnp.concatenate([x[None], rest]), first, later)
 
 
 if __name__ == "__main__":

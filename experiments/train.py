@@ -20,6 +20,7 @@ import launch
 import plot
 import presets
 import render
+from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -141,6 +142,15 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
         f"{summary['eval_episodes']} held-out goals within {summary['distance_threshold']} m "
         f"(doing nothing: {summary['no_action_success']:.3f}) after {summary['env_steps']:,} "
         f"environment steps and {summary['wall_s']:.0f} s"
+    )
+    costs = (
+        f"{name} {channel['episode_sum']:.3g} {channel['units']}".removesuffix(" 1")
+        for name, channel in summary["costs"].items()
+    )
+    launch.console.print(f"costs, sum of an episode: {', '.join(costs)}")
+    launch.console.print(
+        f"failure labels: {', '.join(summary['failure_labels']) or 'none'}; "
+        f"audit: {run.folder / record.MARKDOWN}"
     )
     plot.curves([run.folder], run.folder / plot.CURVE)
     if video:

@@ -50,6 +50,8 @@ class ReplayConfig:
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
     batch_size: int = 256
     """Transitions in one update."""
+    audited_rows: int = 4
+    """Leading rows of each batch of an epoch's last round that the auditor checks; 0 for none."""
 
     def __post_init__(self) -> None:
         _require(
@@ -76,6 +78,7 @@ class ReplayConfig:
             self.batch_size,
             "is not positive; try 256",
         )
+        _require(self.audited_rows >= 0, "audited_rows", self.audited_rows, "is negative; try 4")
 
     @property
     def relabel_probability(self) -> float:

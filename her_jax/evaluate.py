@@ -1,87 +1,116 @@
 """Success on requested goals that training never saw.
 
-The held-out set of a task is fixed: initial states and goals drawn from keys that no training
-seed leads to. No goal here was ever relabelled, no exploration noise is added, and the
-environment's own tolerance decides.
+No goal here was ever relabelled, no exploration noise is added, and the environment's own
+tolerance decides. Costs stand beside success.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from her_jax.errors import UserError
 from her_jax.rollout import Policy, play
-from her_jax.types import GoalEnv, GoalObs, Key
-
-_HELD_OUT = 0x48_45_52  # folded into the key of seed 0; training only ever splits
+from her_jax.types import Episode, GoalEnv, GoalObs, GoalSpec
 
 
-class Evaluation(NamedTuple):
-    """Outcome on E held-out goals.
+class Outcome(NamedTuple):
+    """What came of E episodes.
 
     Attributes:
       success: bool [E], goal reached at the last step; its mean is the headline.
       success_any: bool [E], goal reached after at least one step.
       distance: float32 [E], from the goal at the last step, in the goal's units.
+      reward_sum: float32 [E], the objective: rewards of the requested goal, summed over steps.
+      cost_sum: float32 [E, K], costs summed over steps.
+      cost_max: float32 [E, K], costs of the worst step.
     """
 
     success: jax.Array
     success_any: jax.Array
     distance: jax.Array
+    reward_sum: jax.Array
+    cost_sum: jax.Array
+    cost_max: jax.Array
 
 
-def held_out(episodes: int, seed: int = 0) -> Key:
-    """Reset keys [E] of the held-out set; a longer set begins with the shorter one.
-
-    Args:
-      episodes: E.
-      seed: another seed gives another set, equally disjoint from training.
-    """
-    root = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), _HELD_OUT), seed)
-    return jax.vmap(functools.partial(jax.random.fold_in, root))(jnp.arange(episodes))
-
-
-def evaluate(env: GoalEnv, policy: Policy, keys: Key) -> Evaluation:
-    """Plays one episode for every held-out key [E].
+def episodes(env: GoalEnv, policy: Policy, starts: Any) -> Episode:
+    """Plays one episode [E, ...] from every held-out start [E, ...].
 
     The policy should be deterministic: the key it is handed is the same in every episode.
     """
-    chex.assert_rank(keys, 1)
+    return jax.vmap(lambda start: play(env, policy, start, jax.random.key(0)))(starts)
 
-    def one(key: Key) -> Evaluation:
-        episode = play(env, policy, reset_key=key, policy_key=jax.random.key(0))
-        achieved = episode.achieved_goal[1:]
-        reached = env.success(achieved, jnp.broadcast_to(episode.desired_goal, achieved.shape))
-        distance = jnp.linalg.norm(achieved[-1] - episode.desired_goal)
-        return Evaluation(reached[-1], jnp.any(reached), distance)
 
-    return jax.vmap(one)(keys)
+def outcome(env: GoalEnv, played: Episode) -> Outcome:
+    """What came of episodes of any leading shape."""
+    achieved = played.achieved_goal[..., 1:, :]
+    goal = jnp.broadcast_to(played.desired_goal[..., None, :], achieved.shape)
+    reached = env.success(achieved, goal)
+    return Outcome(
+        success=reached[..., -1],
+        success_any=jnp.any(reached, axis=-1),
+        distance=jnp.linalg.norm(achieved[..., -1, :] - played.desired_goal, axis=-1),
+        reward_sum=jnp.sum(env.reward(achieved, goal), axis=-1),
+        cost_sum=jnp.sum(played.cost, axis=-2),
+        cost_max=jnp.max(played.cost, axis=-2),
+    )
+
+
+def evaluate(env: GoalEnv, policy: Policy, starts: Any) -> Outcome:
+    """Outcome of one episode from every held-out start [E, ...]."""
+    return outcome(env, episodes(env, policy, starts))
 
 
 def no_action(env: GoalEnv) -> Policy:
     """The policy that does nothing: its success is the floor of every figure."""
 
-    def policy(key: Key, obs: GoalObs) -> jax.Array:
+    def policy(key: Any, obs: GoalObs) -> jax.Array:
         del key, obs
         return jnp.zeros(env.action_size)
 
     return policy
 
 
-def starts(env: GoalEnv, keys: Key) -> GoalObs:
-    """What the agent sees at the start of the held-out episodes, [E, ...]."""
-    return jax.vmap(env.reset)(keys).obs
+def costs(env: GoalEnv, result: Outcome) -> dict[str, dict[str, Any]]:
+    """Channel -> its units, its sum over an episode (mean of episodes), and the worst step."""
+    return {
+        spec.name: {
+            "units": spec.units,
+            "episode_sum": mean(result.cost_sum[:, i]),
+            "worst_step": float(np.max(result.cost_max[:, i])),
+        }
+        for i, spec in enumerate(env.cost_specs)
+    }
 
 
-def fingerprint(first: GoalObs) -> str:
-    """Hash of a set of starts: goals and initially achieved goals, in millionths of a unit."""
-    digest = hashlib.sha256()
-    for values in (first.desired_goal, first.achieved_goal):
-        digest.update(np.rint(np.asarray(values, np.float64) * 1e6).astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
+def require_same_goal(trained: dict[str, Any], spec: GoalSpec) -> None:
+    """Refuses to score a policy on another goal than it was trained on.
+
+    Args:
+      trained: `goal_settings` at the time of training.
+      spec: of the environment that would score it.
+
+    Raises:
+      UserError: names what differs, e.g. the tolerance.
+    """
+    now = goal_settings(spec)
+    for field, value in trained.items():
+        if now.get(field) != value:
+            raise UserError(
+                f"{field}: trained with {value} and evaluated with {now.get(field)}; success would "
+                "mean something else: evaluate with the original"
+            )
+
+
+def goal_settings(spec: GoalSpec) -> dict[str, Any]:
+    """What decides whether a goal is reached."""
+    return {"goal": spec.name, "units": spec.units, "tolerance": spec.tolerance}
+
+
+def mean(values: Any) -> float:
+    """In float64, so that shares of a count print as such."""
+    return float(np.mean(np.asarray(values), dtype=np.float64))

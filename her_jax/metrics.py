@@ -1,4 +1,8 @@
-"""The run folder's plain files: `config.json`, `metrics.jsonl`, `summary.json`."""
+"""The run folder's plain files: `config.json`, `metrics.jsonl`, `summary.json`, `audit.json`.
+
+No name that contains "success" is written unless it is one of `SUCCESSES`: figures on requested
+goals. What hindsight goals show must be called something else.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,43 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 
+SUCCESSES = frozenset(
+    {
+        "requested_goal_success",
+        "requested_goal_success_any_step",
+        "requested_goal_success_best",
+        "exploring_requested_goal_success",
+        "no_action_success",
+        "success",  # of an evaluation's settings: when a goal counts as reached
+    }
+)
+"""Every name of a figure, or setting, that may contain "success"."""
+
+
+def require_honest_names(values: Any) -> None:
+    """Refuses names that call something success that is not on requested goals; looks inside.
+
+    Raises:
+      ValueError: names the offender; such a name is a mistake in the program.
+    """
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if "success" in name and name not in SUCCESSES:
+                raise ValueError(f"{name}: only figures on requested goals are called success")
+            require_honest_names(value)
+
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a file whole or not at all."""
-    _replace(path, json.dumps(values, indent=2) + "\n")
+    require_honest_names(values)
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -36,6 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def append(folder: Path, record: dict[str, Any]) -> None:
     """Adds one epoch's line."""
+    require_honest_names(record)
     with (folder / METRICS).open("a") as file:
         file.write(json.dumps(record) + "\n")
 
@@ -55,7 +93,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def rewind(folder: Path, epoch: int) -> None:
     """Drops the lines after `epoch`, which a resumed run will write again."""
     kept = [record for record in _records(folder) if record["epoch"] <= epoch]
-    _replace(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+    write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
@@ -63,10 +101,3 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     lines = path.read_text().splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -1,7 +1,8 @@
 """The impure loop around `train.epoch`: compile, evaluate, log, save, resume.
 
-A run lives in one folder: `config.json`, `metrics.jsonl` (a line an epoch), `summary.json`, and
-`checkpoints/`. Interrupting it costs at most the epochs since the last checkpoint.
+A run lives in one folder: `config.json`, `metrics.jsonl` (a line an epoch), `checkpoints/`, and, at
+the end, `summary.json` and the audit. Interrupting it costs at most the epochs since the last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from her_jax import checkpoint, evaluate, metrics, provenance, train
+from her_jax import checkpoint, evaluate, goal_set, metrics, provenance, train
 from her_jax.agents.ddpg import DDPG
+from her_jax.audit import record, replay, reward
+from her_jax.audit.measure import Measured
 from her_jax.config import Config
 from her_jax.errors import UserError
+from her_jax.goal_set import GoalSet
 from her_jax.types import GoalEnv, GoalObs, Key
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -61,7 +65,8 @@ class Run:
           console: where progress is printed; standard output by default.
 
         Raises:
-          UserError: if the goal buffer would not fit into free memory.
+          UserError: if the goal buffer would not fit into free memory, or the environment's reward
+            fails its test.
         """
         self.env, self.config, self.folder = env, config, folder
         self.console = console or Console(highlight=False)
@@ -69,6 +74,7 @@ class Run:
         self.epoch_steps = config.train.cycles_per_epoch * config.train.num_envs * env.horizon
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
         _require_memory(env, config)
+        reward.require(env)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -85,7 +91,13 @@ class Run:
         except OSError as error:
             raise UserError(f"out: {self.folder} cannot be made ({error}); name another") from None
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())
-        about = {"task": self.config.env.task, "wall_s": 0.0, "compile_s": 0.0, "commits": []}
+        about = {
+            "task": self.config.env.task,
+            "goal": evaluate.goal_settings(self.env.goal_spec),
+            "wall_s": 0.0,
+            "compile_s": 0.0,
+            "commits": [],
+        }
         clock = _Clock(0.0)
         with self._compiling("the initial state", about):
             state = jax.jit(self._init)(jax.random.key(self.config.seed))
@@ -106,7 +118,8 @@ class Run:
             )
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
-        (self.folder / metrics.SUMMARY).unlink(missing_ok=True)  # it is of the shorter run
+        for name in (metrics.SUMMARY, record.JSON, record.MARKDOWN, record.LOG):
+            (self.folder / name).unlink(missing_ok=True)  # of the shorter run
         metrics.rewind(self.folder, epoch)
         return self._loop(epoch, state, about, _Clock(about["wall_s"]))
 
@@ -114,34 +127,67 @@ class Run:
         """Epoch, state and plain values of the latest checkpoint.
 
         Raises:
-          UserError: if there is no checkpoint, or it does not fit.
+          UserError: if there is no checkpoint, it does not fit, or it was trained for another goal
+            or tolerance than the environment's.
         """
         like = jax.eval_shape(self._init, jax.random.key(0))
-        return checkpoint.restore(self.folder, like, self.config.env.task)
+        epoch, state, about = checkpoint.restore(self.folder, like, self.config.env.task)
+        evaluate.require_same_goal(about["goal"], self.env.goal_spec)
+        return epoch, state, about
 
-    def evaluate(self, state: train.TrainState, keys: Key) -> evaluate.Evaluation:
-        """Outcome of the greedy policy on held-out keys [E]."""
-        return evaluate.evaluate(self.env, lambda _, obs: self.act(state, obs), keys)
+    def evaluate(self, state: train.TrainState, starts: Any) -> evaluate.Outcome:
+        """Outcome of the greedy policy from held-out starts [E, ...]."""
+        return evaluate.evaluate(self.env, lambda _, obs: self.act(state, obs), starts)
+
+    def audit(
+        self, state: train.TrainState, about: dict[str, Any], goals: GoalSet
+    ) -> record.AuditRecord:
+        """Measures everything in one pass, and writes the audit record and the episode log.
+
+        Raises:
+          UserError: if a held-out goal was requested in training.
+        """
+        built, measured = self.measure(state, about, goals)
+        record.write(self.folder, built, self.env, self.config, state, measured)
+        return built
+
+    def measure(
+        self, state: train.TrainState, about: dict[str, Any], goals: GoalSet
+    ) -> tuple[record.AuditRecord, Measured]:
+        """The audit record, not yet written, and the pass that it is made from.
+
+        Raises:
+          UserError: if a held-out goal was requested in training.
+        """
+        self.require_disjoint(goals, state)
+        measured = record.compute(self.env, self.agent, self.config, state, goals)
+        return record.build(self.env, self.config, state, about, goals, measured), measured
 
     def act(self, state: train.TrainState, obs: GoalObs) -> jax.Array:
         """The greedy action for an observation of any leading shape."""
         return train.greedy(self.agent, self.config, state.learner, state.normalizer, obs)
 
-    def floor(self, keys: Key) -> dict[str, Any]:
-        """What doing nothing scores on held-out keys [E], and the hash of that set."""
+    def require_disjoint(self, goals: GoalSet, state: train.TrainState) -> None:
+        """Refuses held-out goals that the buffer's episodes were asked for.
+
+        Raises:
+          UserError: says how many.
+        """
+        asked = np.asarray(state.buffer.episodes.desired_goal)[: int(state.buffer.size)]
+        goal_set.require_disjoint(goals, asked)
+
+    def floor(self, goals: GoalSet) -> float:
+        """What doing nothing scores on a held-out set."""
         nothing = evaluate.no_action(self.env)
-        outcome = jax.jit(functools.partial(evaluate.evaluate, self.env, nothing))(keys)
-        first = jax.jit(functools.partial(evaluate.starts, self.env))(keys)
-        return {
-            "no_action_success": _mean(outcome.success),
-            "eval_episodes": len(keys),
-            "eval_set": evaluate.fingerprint(first),
-        }
+        play = jax.jit(functools.partial(evaluate.evaluate, self.env, nothing))
+        return evaluate.mean(play(goals.starts).success)
 
     def _init(self, key: Key) -> train.TrainState:
         return train.init(self.env, self.agent, self.config, key)
 
-    def _epoch(self, state: train.TrainState) -> tuple[train.TrainState, dict[str, jax.Array]]:
+    def _epoch(
+        self, state: train.TrainState
+    ) -> tuple[train.TrainState, dict[str, jax.Array], train.Drawn]:
         return train.epoch(self.env, self.agent, self.config, state)
 
     def _loop(
@@ -149,74 +195,93 @@ class Run:
     ) -> tuple[train.TrainState, dict[str, Any]]:
         """Epochs after `done` until the last, each evaluated, logged and perhaps saved."""
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
-        keys = evaluate.held_out(self.config.train.eval_episodes)
-        run_epoch, run_evaluation = self._compile(state, keys, about)
+        goals = goal_set.standard(self.env, self.config.train.eval_episodes)
+        run_epoch, run_evaluation = self._compile(state, goals, about)
         self.console.print("compiling and playing the no-action floor ...")
-        floor = self.floor(keys)
-        self._print_floor(floor)
-        with self._progress(done, floor["no_action_success"]) as show:
+        floor = self.floor(goals)
+        self._print_floor(floor, goals)
+        with self._progress(done, floor) as show:
             for epoch in range(done + 1, self.epochs + 1):
-                (state, values), train_s = clock.timed(run_epoch, state)
-                outcome, eval_s = clock.timed(run_evaluation, state, keys)
+                (state, values, drawn), train_s = clock.timed(run_epoch, state)
+                _require_finite({"env_steps": state.env_steps, **values}, self.folder)
+                audited, audit_s = clock.timed(self._check, state, drawn, goals)
+                outcome, eval_s = clock.timed(run_evaluation, state, goals.starts)
                 about["wall_s"] = clock.total()
-                record = self._record(epoch, state, values, outcome, train_s, eval_s)
-                _require_finite(record, self.folder)
-                record["wall_s"] = about["wall_s"]
-                metrics.append(self.folder, record)
-                show(record)
+                seconds = {"train_s": train_s, "audit_s": audit_s, "eval_s": eval_s}
+                line = self._line(epoch, state, values | audited, outcome, seconds)
+                _require_finite(line, self.folder)
+                line["wall_s"] = about["wall_s"]
+                metrics.append(self.folder, line)
+                show(line)
                 if epoch % self.config.train.checkpoint_period == 0 or epoch == self.epochs:
                     checkpoint.save(self.folder, epoch, state, about)
+        self.console.print("auditing ...")
+        audit = self.audit(state, about, goals)
         about["wall_s"] = clock.total()
-        summary = self._summary(metrics.read(self.folder), about, floor)
+        summary = self._summary(metrics.read(self.folder), about, audit)
         metrics.write_json(self.folder / metrics.SUMMARY, summary)
         return state, summary
 
+    def _check(
+        self, state: train.TrainState, drawn: train.Drawn, goals: GoalSet
+    ) -> dict[str, float]:
+        """The auditor's look at an epoch.
+
+        Raises:
+          UserError: if relabelling broke a rule, or training asked for a held-out goal.
+        """
+        self.require_disjoint(goals, state)
+        if self.config.replay.audited_rows == 0:
+            return {"audited_rows": 0}
+        report = replay.check_drawn(self.env, self.config, state.buffer, drawn)
+        if report.broken:
+            raise UserError(f"audit: {report.reasons()[0]}; training has stopped in {self.folder}")
+        return {"audited_rows": len(report.violations["stored"])}
+
     def _compile(
-        self, state: train.TrainState, keys: Key, about: dict[str, Any]
+        self, state: train.TrainState, goals: GoalSet, about: dict[str, Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The compiled epoch, its argument donated, and the compiled evaluation."""
         with self._compiling("training", about):
             run_epoch = jax.jit(self._epoch, donate_argnums=0).lower(state).compile()
         with self._compiling("evaluation", about):
-            run_evaluation = jax.jit(self.evaluate).lower(state, keys).compile()
+            run_evaluation = jax.jit(self.evaluate).lower(state, goals.starts).compile()
         return run_epoch, run_evaluation
 
-    def _record(
+    def _line(
         self,
         epoch: int,
         state: train.TrainState,
-        values: dict[str, jax.Array],
-        outcome: evaluate.Evaluation,
-        train_s: float,
-        eval_s: float,
+        values: dict[str, Any],
+        outcome: evaluate.Outcome,
+        seconds: dict[str, float],
     ) -> dict[str, Any]:
         """One line of `metrics.jsonl`.
 
         `sim_steps_per_s` is the speed of the evaluation: simulation and policy without learning.
         """
         settings = self.config.train
+        costs = evaluate.costs(self.env, outcome)
         return {
             "epoch": epoch,
             "env_steps": int(state.env_steps),
             "updates": epoch * settings.cycles_per_epoch * settings.updates_per_cycle,
-            "requested_goal_success": _mean(outcome.success),
-            "requested_goal_success_any_step": _mean(outcome.success_any),
-            "final_distance": _mean(outcome.distance),
+            "requested_goal_success": evaluate.mean(outcome.success),
+            "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
+            "final_distance": evaluate.mean(outcome.distance),
+            **{name: channel["episode_sum"] for name, channel in costs.items()},
             **{name: float(value) for name, value in values.items()},
-            "train_s": train_s,
-            "eval_s": eval_s,
-            "train_steps_per_s": self.epoch_steps / train_s,
-            "sim_steps_per_s": settings.eval_episodes * self.env.horizon / eval_s,
+            **seconds,
+            "train_steps_per_s": self.epoch_steps / seconds["train_s"],
+            "sim_steps_per_s": settings.eval_episodes * self.env.horizon / seconds["eval_s"],
         }
 
     def _summary(
-        self,
-        records: list[dict[str, Any]],
-        about: dict[str, Any],
-        floor: dict[str, Any],
+        self, lines: list[dict[str, Any]], about: dict[str, Any], audit: record.AuditRecord
     ) -> dict[str, Any]:
-        last = records[-1]
-        spec = self.env.goal_spec
+        """Headline, costs and failure labels are the audit record's; times are the run's."""
+        last = lines[-1]
+        busy = sum(line["train_s"] + line["eval_s"] + line["audit_s"] for line in lines)
         return {
             "task": self.config.env.task,
             "seed": self.config.seed,
@@ -225,15 +290,13 @@ class Run:
             "updates": last["updates"],
             "wall_s": about["wall_s"],
             "compile_s": about["compile_s"],
-            "sim_steps_per_s": float(np.median([r["sim_steps_per_s"] for r in records])),
-            "train_steps_per_s": float(np.median([r["train_steps_per_s"] for r in records])),
-            "requested_goal_success": last["requested_goal_success"],
-            "requested_goal_success_best": max(r["requested_goal_success"] for r in records),
-            "requested_goal_success_any_step": last["requested_goal_success_any_step"],
-            **floor,
-            "distance_threshold": spec.tolerance,
+            "sim_steps_per_s": float(np.median([line["sim_steps_per_s"] for line in lines])),
+            "train_steps_per_s": float(np.median([line["train_steps_per_s"] for line in lines])),
+            "requested_goal_success_best": max(line["requested_goal_success"] for line in lines),
+            **record.for_summary(audit),
             "reward": self.config.env.reward,
-            "hindsight_ratio": last["hindsight_ratio"],
+            "audited_rows": int(sum(line["audited_rows"] for line in lines)),
+            "audit_share_of_time": sum(line["audit_s"] for line in lines) / busy,
             "versions": provenance.versions(),
             "device": provenance.device(),
             "commit": ", ".join(about["commits"]),
@@ -249,12 +312,12 @@ class Run:
         about["compile_s"] += seconds
         self.console.print(f"... {seconds:.1f} s")
 
-    def _print_floor(self, floor: dict[str, Any]) -> None:
+    def _print_floor(self, floor: float, goals: GoalSet) -> None:
         spec = self.env.goal_spec
         self.console.print(
             f"success: {spec.name} within {spec.tolerance} {spec.units} at the last step, on "
-            f"{floor['eval_episodes']} held-out requested goals (set {floor['eval_set']}); "
-            f"doing nothing scores {floor['no_action_success']:.3f}"
+            f"{goals.episodes} held-out requested goals (set {goals.sha256[:16]}); "
+            f"doing nothing scores {floor:.3f}"
         )
 
     @contextmanager
@@ -329,16 +392,11 @@ def _free_bytes() -> int:
         return free
 
 
-def _mean(values: jax.Array) -> float:
-    """In float64, so that shares of a count print as such."""
-    return float(np.mean(np.asarray(values), dtype=np.float64))
-
-
-def _require_finite(record: dict[str, Any], folder: Path) -> None:
+def _require_finite(line: Mapping[str, Any], folder: Path) -> None:
     """Stops a run that has diverged; the checkpoint before it stays."""
-    bad = [name for name, value in record.items() if not math.isfinite(value)]
+    bad = [name for name, value in line.items() if not math.isfinite(value)]
     if bad:
         raise UserError(
-            f"training: {', '.join(bad)} not finite after {record['env_steps']} steps in {folder}; "
+            f"training: {', '.join(bad)} not finite after {line['env_steps']} steps in {folder}; "
             "lower the learning rates or target_rate"
         )

@@ -10,7 +10,7 @@ Everything that changes is in `TrainState`; the caller jits `epoch` and donates 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,20 @@ from her_jax.types import (
     Moment,
     Transition,
 )
+
+
+class Drawn(NamedTuple):
+    """Rows that the learner has learned from, for the auditor; [B, ...].
+
+    Attributes:
+      steps: which stored steps.
+      transitions: what relabelling made of them.
+      reward: float32 [B], what the learner was paid.
+    """
+
+    steps: Moment
+    transitions: Transition
+    reward: jax.Array
 
 
 class TrainState(struct.PyTreeNode):
@@ -69,35 +83,46 @@ def example_episode(env: GoalEnv) -> Episode:
         achieved_goal=jnp.zeros((steps + 1, goal_size)),
         desired_goal=jnp.zeros(goal_size),
         action=jnp.zeros((steps, env.action_size)),
+        cost=jnp.zeros((steps, len(env.cost_specs))),
     )
 
 
 def epoch(
     env: GoalEnv, agent: Agent, config: Config, state: TrainState
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`cycles_per_epoch` cycles; returns the new state and metrics averaged over them."""
+) -> tuple[TrainState, dict[str, jax.Array], Drawn]:
+    """`cycles_per_epoch` cycles.
+
+    Returns:
+      The new state, metrics averaged over the cycles, and `audited_rows` rows of each batch of the
+      last cycle, all of which the new state's buffer still holds.
+    """
 
     def body(state, _):
-        return cycle(env, agent, config, state)
+        state, metrics, drawn = cycle(env, agent, config, state)
+        return state, (metrics, drawn)
 
-    state, metrics = jax.lax.scan(body, state, length=config.train.cycles_per_epoch)
-    return state, jax.tree.map(jnp.mean, metrics)
+    state, (metrics, drawn) = jax.lax.scan(body, state, length=config.train.cycles_per_epoch)
+    return state, jax.tree.map(jnp.mean, metrics), jax.tree.map(lambda x: x[-1], drawn)
 
 
 def cycle(
     env: GoalEnv, agent: Agent, config: Config, state: TrainState
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, dict[str, jax.Array], Drawn]:
     """One round of episodes and the updates that follow it."""
     next_key, play_key, label_key, learn_key = jax.random.split(state.key, 4)
     episodes = explore(env, agent, config, state, play_key)
     statistics = observe(config, state.normalizer, episodes, label_key)
     replay = buffer.insert(state.buffer, episodes)
-    learner, metrics = learn(env, agent, config, state.learner, statistics, replay, learn_key)
+    learner, metrics, drawn = learn(
+        env, agent, config, state.learner, statistics, replay, learn_key
+    )
     reached = env.success(episodes.achieved_goal[:, -1], episodes.desired_goal)
     metrics["exploring_requested_goal_success"] = jnp.mean(reached)
+    for i, spec in enumerate(env.cost_specs):
+        metrics[f"exploring_{spec.name}"] = jnp.mean(jnp.sum(episodes.cost[..., i], axis=-1))
     played = config.train.num_envs * env.horizon
     state = TrainState(learner, statistics, replay, next_key, state.env_steps + played)
-    return state, metrics
+    return state, metrics, drawn
 
 
 def explore(env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: Key) -> Episode:
@@ -109,9 +134,9 @@ def explore(env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: 
         )
         return agent.explore(state.learner, inputs, key)
 
-    reset_key, policy_key = jax.random.split(key)
+    start_key, policy_key = jax.random.split(key)
     return jax.vmap(functools.partial(rollout.play, env, policy))(
-        jax.random.split(reset_key, config.train.num_envs),
+        jax.vmap(env.draw)(jax.random.split(start_key, config.train.num_envs)),
         jax.random.split(policy_key, config.train.num_envs),
     )
 
@@ -178,8 +203,12 @@ def learn(
     statistics: normalizer.NormalizerState,
     replay: buffer.BufferState,
     key: Key,
-) -> tuple[Any, dict[str, jax.Array]]:
-    """`updates_per_cycle` updates on fresh batches; metrics are their means; consumes `key`."""
+) -> tuple[Any, dict[str, jax.Array], Drawn]:
+    """`updates_per_cycle` updates on fresh batches; consumes `key`.
+
+    Returns:
+      The learner, the means of its metrics, and `audited_rows` rows of each batch, [B, ...].
+    """
 
     def body(learner, key):
         sample_key, label_key, update_key = jax.random.split(key, 3)
@@ -190,11 +219,13 @@ def learn(
         )
         metrics["replayed_reward"] = jnp.mean(reward)
         metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
-        return learner, metrics
+        shown = jax.tree.map(lambda x: x[: config.replay.audited_rows], Drawn(steps, batch, reward))
+        return learner, (metrics, shown)
 
     keys = jax.random.split(key, config.train.updates_per_cycle)
-    learner, metrics = jax.lax.scan(body, learner, keys)
-    return learner, jax.tree.map(jnp.mean, metrics)
+    learner, (metrics, drawn) = jax.lax.scan(body, learner, keys)
+    drawn = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)
+    return learner, jax.tree.map(jnp.mean, metrics), drawn
 
 
 def _inputs(

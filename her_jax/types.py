@@ -3,7 +3,8 @@
 Axes, always in this order and written in brackets after a field:
 
     N environments, T horizon (steps of an episode), C capacity of the buffer in episodes,
-    B batch, E held-out goals of an evaluation, O observation size, G goal size, A action size.
+    B batch, E held-out goals of an evaluation, O observation size, G goal size, A action size,
+    K cost channels.
 
 Units: metres, seconds, radians unless a field says otherwise; actions lie in [-1, 1].
 Functions are written for one element ("unbatched") and lifted with `jax.vmap` by the caller.
@@ -12,9 +13,13 @@ Functions are written for one element ("unbatched") and lifted with `jax.vmap` b
 from __future__ import annotations
 
 import dataclasses
+import math
+import pathlib
 from typing import Any, NamedTuple, Protocol
 
 import jax
+
+from her_jax.errors import UserError
 
 Key = jax.Array
 """One typed PRNG key, `jax.random.key`; consumed exactly once by whoever receives it."""
@@ -42,12 +47,15 @@ class Episode(NamedTuple):
       achieved_goal: float32 [..., T+1, G].
       desired_goal: float32 [..., G], as requested; relabelling never writes here.
       action: float32 [..., T, A].
+      cost: float32 [..., T, K], of every step, in the units of the environment's channels. Costs
+        do not depend on the goal, and relabelling never touches them.
     """
 
     observation: jax.Array
     achieved_goal: jax.Array
     desired_goal: jax.Array
     action: jax.Array
+    cost: jax.Array
 
 
 class Moment(NamedTuple):
@@ -105,21 +113,110 @@ class OnlineTarget(NamedTuple):
     target: Any
 
 
+class Box(NamedTuple):
+    """An axis-aligned box: lowest and highest corner, G numbers each, ends included."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class GoalSpec:
-    """What a goal is.
+    """What a goal is, what may be asked for, and when it is reached.
 
     Attributes:
       name: what the goal describes, e.g. "object position".
-      size: G, number of coordinates.
-      units: of every coordinate, e.g. "m".
+      coordinates: name of each of the G numbers, e.g. ("x", "y", "z").
+      units: of every coordinate, e.g. "m"; pixels are no physical unit and are refused.
       tolerance: success if the distance is below it, in `units`.
+      measured: how simulator state becomes an achieved goal.
+      region: where requested goals are drawn from.
+      bounds: where every achieved goal must lie, or the simulation is broken.
     """
 
     name: str
-    size: int
+    coordinates: tuple[str, ...]
     units: str
     tolerance: float
+    measured: str
+    region: Box
+    bounds: Box
+
+    def __post_init__(self) -> None:
+        """Refuses a goal that could not be checked.
+
+        Raises:
+          UserError: names the field and what it lacks.
+        """
+        _require(len(self.coordinates) > 0, "coordinates: none named; name each number of a goal")
+        _require(
+            self.units.lower() not in ("", "px", "pixel", "pixels"),
+            f"units: {self.units!r} is no physical unit; measure the goal in simulator state",
+        )
+        _require(
+            0 < self.tolerance < math.inf,
+            f"tolerance: {self.tolerance!r} is not positive; give a distance in {self.units}",
+        )
+        _require(self.measured != "", "measured: empty; say how simulator state becomes a goal")
+        for field, box in (("region", self.region), ("bounds", self.bounds)):
+            fits = len(box.low) == len(box.high) == self.size
+            fits = fits and all(a <= b for a, b in zip(box.low, box.high, strict=True))
+            _require(fits, f"{field}: {box} is no box of {self.size} coordinates, low before high")
+
+    @property
+    def size(self) -> int:
+        """G, number of coordinates."""
+        return len(self.coordinates)
+
+
+def _require(holds: bool, complaint: str) -> None:
+    if not holds:
+        raise UserError(complaint)
+
+
+class CostSpec(NamedTuple):
+    """One safety cost, measured after every step; none of them enters the reward.
+
+    Attributes:
+      name: e.g. "table_contact_force".
+      units: e.g. "N".
+      meaning: one sentence.
+    """
+
+    name: str
+    units: str
+    meaning: str
+
+
+class RewardPair(NamedTuple):
+    """A hand-written example of what a reward must say.
+
+    Attributes:
+      name: "hit", "miss" or "threshold".
+      achieved_goal: G numbers.
+      desired_goal: G numbers.
+      reward: what the environment must pay.
+      success: whether it must call the goal reached.
+    """
+
+    name: str
+    achieved_goal: tuple[float, ...]
+    desired_goal: tuple[float, ...]
+    reward: float
+    success: bool
+
+
+class Start(Protocol):
+    """The random part of a reset: a NamedTuple of float32 arrays."""
+
+    @property
+    def desired_goal(self) -> jax.Array:
+        """The requested goal [..., G]."""
+        ...
+
+    def _replace(self, **fields: Any) -> Any:
+        """A copy with other values."""
+        ...
 
 
 class EnvState(Protocol):
@@ -128,6 +225,11 @@ class EnvState(Protocol):
     @property
     def obs(self) -> GoalObs:
         """What the agent sees."""
+        ...
+
+    @property
+    def cost(self) -> jax.Array:
+        """Costs [K] of the step that led here; zeros after a reset."""
         ...
 
 
@@ -163,8 +265,27 @@ class GoalEnv(Protocol):
         """What a goal is, and when it is reached."""
         ...
 
-    def reset(self, key: Key) -> EnvState:
-        """Draws a new initial state and a new goal; consumes `key`."""
+    @property
+    def cost_specs(self) -> tuple[CostSpec, ...]:
+        """The K safety costs."""
+        ...
+
+    @property
+    def reward_pairs(self) -> tuple[RewardPair, ...]:
+        """Hand-written examples that the reward must satisfy: hit, miss and threshold."""
+        ...
+
+    @property
+    def held_out_file(self) -> pathlib.Path | None:
+        """CSV of held-out starts (`goal_set.load`); None to draw them from a reserved key."""
+        ...
+
+    def draw(self, key: Key) -> Any:
+        """The random part of a reset, a `Start`; consumes `key`."""
+        ...
+
+    def begin(self, start: Any) -> EnvState:
+        """The initial state of an episode from a drawn `Start`."""
         ...
 
     def step(self, state: Any, action: jax.Array) -> EnvState:

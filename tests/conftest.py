@@ -105,7 +105,8 @@ def p_value(result: Any) -> float:
 def naming_episodes(count: int, horizon: int, first: int = 0) -> Episode:
     """Episodes in which every element says whose and when it is.
 
-    Goals are (episode, time), observations (episode, time, 0.5), actions (episode, time); the
+    Goals are (episode, time), observations (episode, time, 0.5), actions (episode, time), costs
+    (episode); the
     requested goal is (episode, -1), a time that no state has.
     """
     episode = np.broadcast_to(
@@ -115,4 +116,6 @@ def naming_episodes(count: int, horizon: int, first: int = 0) -> Episode:
     goal = np.stack([episode, time], axis=-1)
     observation = np.concatenate([goal, np.full((count, horizon + 1, 1), 0.5, np.float32)], -1)
     requested = np.stack([episode[:, 0], np.full(count, -1, np.float32)], axis=-1)
-    return Episode(*map(jnp.asarray, (observation, goal, requested, goal[:, :-1])))
+    return Episode(
+        *map(jnp.asarray, (observation, goal, requested, goal[:, :-1], goal[:, :-1, :1]))
+    )

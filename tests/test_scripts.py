@@ -55,6 +55,9 @@ def test_train_leaves_everything_in_the_run_folder(trained):
         "checkpoints",
         "curve.png",
         "rollout.mp4",
+        "audit.json",
+        "audit.md",
+        "episodes.parquet",
     }
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert b"ftyp" in (run / "rollout.mp4").read_bytes()[:16]
@@ -93,19 +96,23 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     assert same(whole, cut)
 
 
-def test_evaluate_prints_success_floor_and_tolerance(trained):
-    printed = script("evaluate", "run", "--episodes", "6", folder=trained)
-    result = json.loads(printed)
-    assert result["eval_episodes"] == 6 and result["distance_threshold"] == 0.05
+def test_evaluate_prints_success_floor_and_settings(trained):
+    result = json.loads(script("evaluate", "run", "--episodes", "6", folder=trained))
+    settings = result["evaluation"]
+    assert settings["episodes"] == 6 and settings["tolerance"] == 0.05
     assert 0 <= result["requested_goal_success"] <= result["requested_goal_success_any_step"] <= 1
-    other = json.loads(script("evaluate", "run", "--episodes", "6", "--seed", "1", folder=trained))
-    assert other["eval_set"] != result["eval_set"]
+    assert set(result["costs"]) >= {"table_contact_force", "object_off_table"}
+    script("draw_goals", "fetch-push", "--out", "own.csv", "--episodes", "8", folder=trained)
+    own = script("evaluate", "run", "--episodes", "6", "--goals", "own.csv", folder=trained)
+    assert json.loads(own)["evaluation"]["goal_set"] != settings["goal_set"]
 
 
 def test_audit_finds_every_stored_transition_clean(trained):
-    result = json.loads(script("audit", "run", "--draws", "3", folder=trained))
-    assert result["clean"] and result["audited_transitions"] == 3 * 4 * 50
+    result = json.loads(script("audit", "run", folder=trained))
+    assert result["clean"] and result["audited_transitions"] == 4 * 50
     assert not any(result["violations"].values())
+    verified = json.loads(script("audit", "run", "--verify", folder=trained))
+    assert verified["verified"] and verified["compared"] > 90
 
 
 def test_render_and_plot(trained):
@@ -141,7 +148,11 @@ def test_render_and_plot(trained):
         ("evaluate .", "run: . holds no config.json"),
         ("evaluate run --episodes 0", "episodes: 0 is not positive"),
         ("render run --width 100", "width: 100 is not a positive multiple of 16"),
-        ("audit run --draws 0", "draws: 0 is not positive"),
+        ("audit nowhere", "run: nowhere is no folder"),
+        ("audit nowhere.npz --tolerance 0.05", "replay: nowhere.npz is no .npz file"),
+        ("draw_goals fetch-push --out run/config.json", "out: run/config.json cannot be written"),
+        ("evaluate run --episodes 1001", "episodes: 1001 asked for"),
+        ("evaluate run --goals run/config.json", "goals: run/config.json is no held-out set"),
         ("plot nowhere", "run: nowhere is no folder"),
     ],
 )

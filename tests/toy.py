@@ -3,42 +3,78 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from her_jax.types import GoalObs, GoalSpec
+from her_jax.types import Box, CostSpec, GoalObs, GoalSpec, RewardPair
 
 
 class PointState(struct.PyTreeNode):
     obs: GoalObs
+    cost: jax.Array
+
+
+class PointStart(NamedTuple):
+    desired_goal: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class PointEnv:
-    """Starts at the origin; goals lie on the ring of radius 0.8 to 1, out of reach of noise."""
+    """Starts at the origin; goals lie on the ring of radius 0.8 to 1, out of reach of noise.
+
+    Its costs are speed and the distance travelled beyond the unit circle.
+    """
 
     horizon: int = 15
     tolerance: float = 0.1
     name: str = "Point"
     observation_size: int = 2
     action_size: int = 2
+    held_out_file: None = None
 
     @property
     def goal_spec(self) -> GoalSpec:
-        return GoalSpec(name="position", size=2, units="m", tolerance=self.tolerance)
+        return GoalSpec(
+            name="position",
+            coordinates=("x", "y"),
+            units="m",
+            tolerance=self.tolerance,
+            measured="the point's position",
+            region=Box((-1.0, -1.0), (1.0, 1.0)),
+            bounds=Box((-2.5, -2.5), (2.5, 2.5)),
+        )
 
-    def reset(self, key):
+    @property
+    def cost_specs(self) -> tuple[CostSpec, ...]:
+        return (CostSpec("speed", "m", "Length of a step."), CostSpec("outside", "m", "Beyond 1."))
+
+    @property
+    def reward_pairs(self) -> tuple[RewardPair, ...]:
+        edge = self.tolerance
+        return (
+            RewardPair("hit", (0.5, 0.5), (0.5, 0.5), 0.0, True),
+            RewardPair("miss", (0.5, 0.5), (-0.5, 0.5), -1.0, False),
+            RewardPair("threshold", (edge, 0.0), (0.0, 0.0), 0.0, False),
+        )
+
+    def draw(self, key) -> PointStart:
         angle_key, radius_key = jax.random.split(key)
         angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
         radius = jax.random.uniform(radius_key, minval=0.8, maxval=1.0)
-        goal = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-        return PointState(GoalObs(jnp.zeros(2), jnp.zeros(2), goal))
+        return PointStart(radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
+
+    def begin(self, start) -> PointState:
+        goal = jnp.asarray(start.desired_goal)
+        return PointState(GoalObs(jnp.zeros(2), jnp.zeros(2), goal), jnp.zeros(2))
 
     def step(self, state, action):
-        position = state.obs.observation + 0.1 * jnp.clip(action, -1, 1)
-        return PointState(GoalObs(position, position, state.obs.desired_goal))
+        move = 0.1 * jnp.clip(action, -1, 1)
+        position = state.obs.observation + move
+        cost = jnp.stack([jnp.linalg.norm(move), jnp.maximum(jnp.linalg.norm(position) - 1.0, 0.0)])
+        return PointState(GoalObs(position, position, state.obs.desired_goal), cost)
 
     def reward(self, achieved_goal, desired_goal):
         return -(self._distance(achieved_goal, desired_goal) > self.tolerance).astype(jnp.float32)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from conftest import SILENT, same, tiny_config, with_
-from her_jax import checkpoint, evaluate, metrics, runner
+from her_jax import checkpoint, goal_set, metrics, runner
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from toy import PointEnv
@@ -37,7 +37,10 @@ def copied(finished, tmp_path):
 def test_files_of_a_run(finished, copied):
     _, summary, _ = finished
     files = {path.name for path in copied.iterdir()}
-    assert files == {"config.json", "metrics.jsonl", "summary.json", "checkpoints"}
+    assert files == {
+        *("config.json", "metrics.jsonl", "summary.json", "checkpoints"),
+        *("audit.json", "audit.md", "episodes.parquet"),
+    }
     records = metrics.read(copied)
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
     assert records[-1]["env_steps"] == 960 and records[-1]["updates"] == 48
@@ -91,7 +94,8 @@ def test_a_restored_policy_scores_the_same(toy, config, finished):
     _, summary, folder = finished
     opened = run(toy, config, folder)
     _, restored, _ = opened.restore()
-    outcome = opened.evaluate(restored, evaluate.held_out(config.train.eval_episodes))
+    goals = goal_set.standard(toy, config.train.eval_episodes)
+    outcome = opened.evaluate(restored, goals.starts)
     assert float(np.mean(outcome.success)) == summary["requested_goal_success"]
 
 
@@ -118,6 +122,7 @@ def test_an_extended_run_drops_the_old_summary_first(toy, config, copied, monkey
     with pytest.raises(KeyboardInterrupt):
         longer.resume()
     assert not (copied / "summary.json").exists()
+    assert "960" not in (copied / "audit.json").read_text()
     monkeypatch.undo()
     _, summary = run(toy, with_(config, env_steps=1200), copied).resume()
     assert summary["env_steps"] == 1200

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import same, with_
-from her_jax import evaluate, train
+from her_jax import evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
 from toy import PointEnv
@@ -40,17 +40,17 @@ def test_one_trace_serves_every_epoch(config):
     env, agent = CountingEnv(), CountingAgent(config.agent, 2)
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(0))
-    state, _ = run_epoch(state)
+    state, *_ = run_epoch(state)
     after_first = dict(traces)
     for _ in range(3):
-        state, _ = run_epoch(state)
+        state, *_ = run_epoch(state)
     assert traces == after_first
     assert traces["step"] <= 2 and traces["update"] <= 2
 
 
 def test_counts(toy, config):
     init, epoch = compiled(toy, config)
-    state, metrics = epoch(init(jax.random.key(0)))
+    state, metrics, _ = epoch(init(jax.random.key(0)))
     played = config.train.cycles_per_epoch * config.train.num_envs
     assert int(state.env_steps) == played * toy.horizon
     assert int(state.buffer.size) == min(played, config.replay.capacity)
@@ -62,9 +62,9 @@ def test_counts(toy, config):
 
 def test_seeds_differ_and_repeat(toy, config):
     init, epoch = compiled(toy, config)
-    one, _ = epoch(init(jax.random.key(1)))
-    again, _ = epoch(init(jax.random.key(1)))
-    other, _ = epoch(init(jax.random.key(2)))
+    one, *_ = epoch(init(jax.random.key(1)))
+    again, *_ = epoch(init(jax.random.key(1)))
+    other, *_ = epoch(init(jax.random.key(2)))
     assert same(one, again)
     for part in ("learner", "buffer", "key"):
         assert not same(getattr(one, part), getattr(other, part)), part
@@ -73,9 +73,9 @@ def test_seeds_differ_and_repeat(toy, config):
 def test_a_vmapped_seed_equals_its_single_run(toy, config):
     init, epoch = compiled(toy, config)
     keys = jnp.stack([jax.random.key(seed) for seed in range(3)])
-    many, _ = jax.jit(jax.vmap(epoch))(jax.vmap(init)(keys))
+    many, *_ = jax.jit(jax.vmap(epoch))(jax.vmap(init)(keys))
     for seed in range(3):
-        single, _ = epoch(init(jax.random.key(seed)))
+        single, *_ = epoch(init(jax.random.key(seed)))
         mine = jax.tree.map(lambda x, seed=seed: x[seed], many)
         # Played with the initial policy, so exact; later values pass through batched products.
         np.testing.assert_array_equal(
@@ -91,7 +91,7 @@ def test_a_vmapped_seed_equals_its_single_run(toy, config):
 def test_environments_and_episodes_differ(toy, config):
     """No key is used twice: every stored episode has its own goal and its own actions."""
     init, epoch = compiled(toy, config)
-    state, _ = epoch(init(jax.random.key(0)))
+    state, *_ = epoch(init(jax.random.key(0)))
     stored = int(state.buffer.size)
     goals = np.asarray(state.buffer.episodes.desired_goal[:stored])
     actions = np.asarray(state.buffer.episodes.action[:stored]).reshape(stored, -1)
@@ -102,7 +102,7 @@ def test_environments_and_episodes_differ(toy, config):
 def test_stored_episodes_are_what_the_environment_does(toy, config):
     """Replaying stored actions from the start gives the stored states; nothing is lost at T."""
     init, epoch = compiled(toy, config)
-    state, _ = epoch(init(jax.random.key(0)))
+    state, *_ = epoch(init(jax.random.key(0)))
     stored = int(state.buffer.size)
     episodes = jax.tree.map(lambda x: np.asarray(x[:stored]), state.buffer.episodes)
     walked = np.cumsum(0.1 * np.clip(episodes.action, -1, 1), axis=1)
@@ -133,10 +133,10 @@ def test_what_the_agent_is_given(config, strategy):
     config = with_(config, strategy=strategy, batch_size=64, updates_per_cycle=1, std_floor=1e-6)
     env, agent = AsymmetricEnv(), DDPG(config.agent, 2)
     state = train.init(env, agent, config, jax.random.key(0))
-    state, _ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
+    state, *_ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
     statistics: Any = state.normalizer
     with jax.disable_jit():  # so that the batch is kept as values
-        _, metrics = train.learn(
+        _, metrics, _ = train.learn(
             env,
             KeepingAgent(config.agent, 2),
             config,
@@ -196,15 +196,15 @@ LEARNING = Config(
 def success_after_training(config: Config) -> float:
     env = PointEnv()
     init, epoch = compiled(env, config)
-    state, _ = epoch(init(jax.random.key(0)))
+    state, *_ = epoch(init(jax.random.key(0)))
     agent = DDPG(config.agent, env.action_size)
 
     def policy(key, obs):
         del key
         return train.greedy(agent, config, state.learner, state.normalizer, obs)
 
-    keys = evaluate.held_out(config.train.eval_episodes)
-    return float(jnp.mean(evaluate.evaluate(env, policy, keys).success))
+    goals = goal_set.draw(env, config.train.eval_episodes)
+    return float(jnp.mean(evaluate.evaluate(env, policy, goals.starts).success))
 
 
 def test_her_learns_what_no_her_cannot():

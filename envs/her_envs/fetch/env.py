@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from her_envs.fetch import observe
+from her_envs.fetch import cost, observe
 from her_envs.fetch.tasks import HORIZON, FetchTask
 from her_envs.physics.base import Physics, Readings
 from her_jax.errors import UserError
-from her_jax.types import GoalObs, GoalSpec, Key
+from her_jax.types import Box, CostSpec, GoalObs, GoalSpec, Key, RewardPair
 
 POSITION_SCALE = 0.05
 """Metres that a full action moves the mocap target per step."""
@@ -26,6 +28,13 @@ MIN_OBJECT_DISTANCE = 0.1
 MAX_LIFT = 0.45
 """Highest goal above the table in metres."""
 
+FLOOR = 0.0
+"""Height of the floor in metres."""
+
+ROOM = 2.5
+"""No gripper or object gets further than this from the gripper's start, in metres: the arm ends
+before it, and what falls to the floor stops before it. A position beyond is a broken simulation."""
+
 
 class FetchState(struct.PyTreeNode):
     """State of one environment.
@@ -33,10 +42,12 @@ class FetchState(struct.PyTreeNode):
     Attributes:
       physics: the backend's own state.
       obs: what the agent sees now.
+      cost: float32 [K], safety costs of the step that led here; zeros at the start.
     """
 
     physics: Any
     obs: GoalObs
+    cost: jax.Array
 
 
 class Start(NamedTuple):
@@ -93,14 +104,49 @@ class FetchEnv:
     @property
     def goal_spec(self) -> GoalSpec:
         """A position in world coordinates."""
-        of = "object" if self.task.has_object else "gripper"
-        return GoalSpec(name=f"{of} position", size=3, units="m", tolerance=self.tolerance)
+        of, site = ("object", "object0") if self.task.has_object else ("gripper", "robot0:grip")
+        here = self.physics.scene.gripper_pos
+        return GoalSpec(
+            name=f"{of} position",
+            coordinates=("x", "y", "z"),
+            units="m",
+            tolerance=self.tolerance,
+            measured=f"world position of the simulator's site {site}",
+            region=self._goal_region(),
+            bounds=Box(
+                (float(here[0]) - ROOM, float(here[1]) - ROOM, FLOOR - self.tolerance),
+                (float(here[0]) + ROOM, float(here[1]) + ROOM, float(here[2]) + ROOM),
+            ),
+        )
+
+    @property
+    def cost_specs(self) -> tuple[CostSpec, ...]:
+        """Table force, penetration, speed, workspace, and the fallen object where there is one."""
+        return cost.specs(self.task.has_object)
+
+    @property
+    def reward_pairs(self) -> tuple[RewardPair, ...]:
+        """On the goal, twice the tolerance away, and exactly at the tolerance.
+
+        At the tolerance the original pays 0 and yet reports no success: it compares once with
+        `>` and once with `<`.
+        """
+        goal, far, edge = (0.0, 0.0, 0.0), 2 * self.tolerance, self.tolerance
+        miss, threshold = (-far, -edge) if self.dense else (-1.0, 0.0)
+        return (
+            RewardPair("hit", goal, goal, 0.0, True),
+            RewardPair("miss", (far, 0.0, 0.0), goal, miss, False),
+            RewardPair("threshold", (0.0, edge, 0.0), goal, threshold, False),
+        )
 
     def reset(self, key: Key) -> FetchState:
         """Draws an object position and a goal, and starts there; consumes `key`."""
-        start = self.draw(key)
-        physics, values = self.physics.reset(start.object_xy)
-        return FetchState(physics, observe.goal_obs(values, start.desired_goal))
+        return self.begin(self.draw(key))
+
+    def begin(self, start: Start) -> FetchState:
+        """The initial state of an episode."""
+        physics, values = self.physics.reset(jnp.asarray(start.object_xy))
+        return self._state(physics, values, jnp.asarray(start.desired_goal))
 
     def step(self, state: FetchState, action: jax.Array) -> FetchState:
         """Advances by 40 ms; `action` [4] is clipped to [-1, 1]."""
@@ -110,7 +156,10 @@ class FetchEnv:
         physics, values = self.physics.step(
             state.physics, action[:3] * POSITION_SCALE, finger_delta
         )
-        return FetchState(physics, observe.goal_obs(values, state.obs.desired_goal))
+        costs = cost.costs(values, self.physics.scene, self._workspace())
+        return FetchState(
+            physics, observe.goal_obs(values, state.obs.desired_goal), costs.astype(jnp.float32)
+        )
 
     def reward(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> jax.Array:
         """0 within the tolerance, boundary included, else -1; [..., 3], [..., 3] -> [...].
@@ -140,7 +189,7 @@ class FetchEnv:
           UserError: if the rows are not float64, or a shape does not fit.
         """
         physics, values = self.physics.restore(integration_state)
-        return FetchState(physics, observe.goal_obs(values, _goal(desired_goal, values)))
+        return self._state(physics, values, _goal(desired_goal, values))
 
     def state_at(self, qpos: ArrayLike, qvel: ArrayLike, desired_goal: ArrayLike) -> FetchState:
         """Starts at given joint positions and velocities as if just reset; not under jit.
@@ -154,7 +203,36 @@ class FetchEnv:
           UserError: if the arrays are not float64, or a shape does not fit.
         """
         physics, values = self.physics.state_at(qpos, qvel)
-        return FetchState(physics, observe.goal_obs(values, _goal(desired_goal, values)))
+        return self._state(physics, values, _goal(desired_goal, values))
+
+    def _state(self, physics: Any, values: Readings, desired_goal: jax.Array) -> FetchState:
+        """A state before its first step, of any leading shape."""
+        costs = jnp.zeros((*values.grip_pos.shape[:-1], len(self.cost_specs)), jnp.float32)
+        return FetchState(physics, observe.goal_obs(values, desired_goal), costs)
+
+    @property
+    def held_out_file(self) -> pathlib.Path:
+        """The task's held-out initial states and goals."""
+        return pathlib.Path(__file__).parent / "held_out" / f"{self.task.name}.csv"
+
+    def _goal_region(self) -> Box:
+        """The box of all requested goals."""
+        centre = self.physics.scene.gripper_pos + np.asarray(self.task.target_offset)
+        low, high = centre - self.task.target_range, centre + self.task.target_range
+        if self.task.has_object:
+            resting = self.physics.scene.object_height
+            low[2] = resting
+            high[2] = resting + (MAX_LIFT if self.task.target_in_the_air else 0.0)
+        return Box(tuple(map(float, low)), tuple(map(float, high)))
+
+    def _workspace(self) -> Box:
+        """The box of all starts and goals, `cost.MARGIN` wider, and no lower than the table."""
+        here, reach = self.physics.scene.gripper_pos, self.task.object_range
+        low, high = map(np.asarray, self._goal_region())
+        low = np.minimum(low, here - reach) - cost.MARGIN
+        high = np.maximum(high, here + np.array([reach, reach, 0.0])) + cost.MARGIN
+        low[2] = self.physics.scene.table_top
+        return Box(tuple(map(float, low)), tuple(map(float, high)))
 
     def draw(self, key: Key) -> Start:
         """The random part of `reset`, without physics; consumes `key`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -23,6 +24,11 @@ _GRIPPER_BODY = "robot0:gripper_link"
 _OBJECT_SITE = "object0"
 _OBJECT_JOINT = "object0:joint"
 _FINGER_JOINTS = ("robot0:r_gripper_finger_joint", "robot0:l_gripper_finger_joint")
+_TABLE_BODY = "table0"
+_OBJECT_BODY = "object0"
+_FORCE_SENSOR = "table_force"
+_GRIPPER_DISTANCE, _OBJECT_DISTANCE = "gripper_contact", "object_contact"
+_MINIMAL_DISTANCE, _NET_FORCE = 1, 3  # "mindist" and "netforce" of MJCF's sensor/contact
 _MOCAP_ROTATION = (1.0, 0.0, 1.0, 0.0)
 _IDENTITY_WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 _SETTLE_STEPS = 10
@@ -45,8 +51,9 @@ def asset_folder() -> pathlib.Path:
 
 
 def load(task: FetchTask) -> mujoco.MjModel:
-    """Compiles the stock model of `task`, its mocap weld set to the identity pose.
+    """Compiles the stock model of `task` with contact sensors, its mocap weld the identity pose.
 
+    Sensors read the simulation and do not change it: the joint positions stay the stock model's.
     The weld is overwritten as `reset_mocap_welds` of Gymnasium-Robotics does: all relative
     poses become the identity. A model recompiled by `mj_setConst` would lose this.
 
@@ -55,7 +62,9 @@ def load(task: FetchTask) -> mujoco.MjModel:
     """
     path = asset_folder() / task.xml
     try:
-        model = mujoco.MjSpec.from_file(str(path)).compile()
+        spec = mujoco.MjSpec.from_file(str(path))
+        _add_contact_sensors(spec, task)
+        model = spec.compile()
     except (ValueError, FileNotFoundError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -65,6 +74,27 @@ def load(task: FetchTask) -> mujoco.MjModel:
     welds = model.eq_type == int(mujoco.mjtEq.mjEQ_WELD)
     model.eq_data[welds, :7] = _IDENTITY_WELD
     return model
+
+
+def _add_contact_sensors(spec: mujoco.MjSpec, task: FetchTask) -> None:
+    """Force between gripper and table, and the deepest contact of gripper and object."""
+    force, distance = mujoco.mjtConDataField.mjCONDATA_FORCE, mujoco.mjtConDataField.mjCONDATA_DIST
+    gripper = {"objtype": mujoco.mjtObj.mjOBJ_XBODY, "objname": _GRIPPER_BODY}  # with its fingers
+    table = {"reftype": mujoco.mjtObj.mjOBJ_BODY, "refname": _TABLE_BODY}
+    target = {"objtype": mujoco.mjtObj.mjOBJ_BODY, "objname": _OBJECT_BODY}
+
+    def add(name: str, data: int, reduce: int, **bodies: Any) -> None:
+        spec.add_sensor(
+            name=name,
+            type=mujoco.mjtSensor.mjSENS_CONTACT,
+            intprm=[1 << int(data), reduce, 1],  # fields, reduction, contacts
+            **bodies,
+        )
+
+    add(_FORCE_SENSOR, force, _NET_FORCE, **gripper, **table)
+    add(_GRIPPER_DISTANCE, distance, _MINIMAL_DISTANCE, **gripper)
+    if task.has_object:
+        add(_OBJECT_DISTANCE, distance, _MINIMAL_DISTANCE, **target)
 
 
 def scene(task: FetchTask) -> Scene:
@@ -91,6 +121,7 @@ def scene(task: FetchTask) -> Scene:
         model=model,
         gripper_pos=data.site(_GRIPPER_SITE).xpos.copy(),
         object_height=float(data.site(_OBJECT_SITE).xpos[2]) if task.has_object else 0.0,
+        table_top=_table_top(model, data),
         row=_reset_row(model, data),
         substeps=SUBSTEPS,
         block_gripper=task.block_gripper,
@@ -100,7 +131,15 @@ def scene(task: FetchTask) -> Scene:
         object_site=_OBJECT_SITE if task.has_object else None,
         object_joint=_OBJECT_JOINT if task.has_object else None,
         finger_joints=_FINGER_JOINTS,
+        force_sensor=_FORCE_SENSOR,
+        distance_sensors=(_GRIPPER_DISTANCE, *([_OBJECT_DISTANCE] if task.has_object else [])),
     )
+
+
+def _table_top(model: mujoco.MjModel, data: mujoco.MjData) -> float:
+    """Height of the table's box, metres."""
+    geom = int(model.body(_TABLE_BODY).geomadr[0])
+    return float(data.geom_xpos[geom, 2] + model.geom_size[geom, 2])
 
 
 def _reset_row(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:

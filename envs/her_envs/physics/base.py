@@ -34,18 +34,22 @@ class Scene:
         where it settled, and mocap, controls and warm start are the model's defaults.
       gripper_pos: float64 [3], the gripper's starting position in metres.
       object_height: z of the resting object in metres; 0 without an object.
+      table_top: z of the table's surface in metres.
       substeps: MuJoCo steps in one environment step.
       block_gripper: whether the finger joints are put back to 0 after every step.
       mocap_rotation: quaternion added to the gripper's to give the mocap's.
       gripper_body, gripper_site: names.
       object_site, object_joint: names, or None without an object.
       finger_joints: names, right then left.
+      force_sensor: sensor of the net force [3] in newtons between gripper and table.
+      distance_sensors: sensors of the nearest contact [1] in metres, negative where bodies overlap.
     """
 
     model: mujoco.MjModel
     row: np.ndarray
     gripper_pos: np.ndarray
     object_height: float
+    table_top: float
     substeps: int
     block_gripper: bool
     mocap_rotation: tuple[float, float, float, float]
@@ -54,6 +58,8 @@ class Scene:
     object_site: str | None
     object_joint: str | None
     finger_joints: tuple[str, str]
+    force_sensor: str
+    distance_sensors: tuple[str, ...]
 
 
 class Readings(NamedTuple):
@@ -72,6 +78,8 @@ class Readings(NamedTuple):
       object_rot: [..., 3], Euler angles.
       object_velp: [..., 3], relative to the gripper's.
       object_velr: [..., 3].
+      table_force: [..., 1], newtons between gripper and table.
+      penetration: [..., 1], metres of the deepest contact of gripper or object.
     """
 
     grip_pos: jax.Array
@@ -83,6 +91,8 @@ class Readings(NamedTuple):
     object_rot: jax.Array
     object_velp: jax.Array
     object_velr: jax.Array
+    table_force: jax.Array
+    penetration: jax.Array
 
 
 class Sites(NamedTuple):
@@ -93,6 +103,8 @@ class Sites(NamedTuple):
       finger_pos, finger_vel: joint positions and velocities, right then left.
       object_pos, object_mat, object_velp, object_velr: pose [..., 3], [..., 3, 3] and
         velocities of the object site, or None without an object.
+      table_force: net contact force [..., 3] of the gripper on the table, newtons.
+      contact_distance: [..., n] of the nearest contacts, negative where bodies overlap.
     """
 
     grip_pos: Any
@@ -103,6 +115,8 @@ class Sites(NamedTuple):
     object_mat: Any
     object_velp: Any
     object_velr: Any
+    table_force: Any
+    contact_distance: Any
 
 
 class Physics(Protocol):
@@ -153,24 +167,33 @@ def euler(mat: Any) -> Any:
 
 def readings(sites: Sites, dt: float) -> Readings:
     """Readings of one or many simulations; `dt` is the environment step in seconds."""
+    xp = sites.grip_pos.__array_namespace__()
     grip_velp = sites.grip_velp * dt
-    if sites.object_pos is None:
-        nothing = sites.grip_pos[..., :0]
-        return Readings(
-            sites.grip_pos,
-            grip_velp,
-            sites.finger_pos,
-            sites.finger_vel * dt,
-            *([nothing] * 5),
-        )
+    object_pos, relative, rotation, velp, velr = _of_object(sites, dt)
     return Readings(
         grip_pos=sites.grip_pos,
         grip_velp=grip_velp,
         finger_pos=sites.finger_pos,
         finger_vel=sites.finger_vel * dt,
-        object_pos=sites.object_pos,
-        object_rel_pos=sites.object_pos - sites.grip_pos,
-        object_rot=euler(sites.object_mat),
-        object_velp=sites.object_velp * dt - grip_velp,
-        object_velr=sites.object_velr * dt,
+        object_pos=object_pos,
+        object_rel_pos=relative,
+        object_rot=rotation,
+        object_velp=velp,
+        object_velr=velr,
+        table_force=xp.sqrt((sites.table_force**2).sum(axis=-1, keepdims=True)),
+        penetration=xp.maximum(-sites.contact_distance.min(axis=-1, keepdims=True), 0.0),
+    )
+
+
+def _of_object(sites: Sites, dt: float) -> tuple[Any, Any, Any, Any, Any]:
+    """The five readings of the object, of size 0 without one."""
+    if sites.object_pos is None:
+        nothing = sites.grip_pos[..., :0]
+        return nothing, nothing, nothing, nothing, nothing
+    return (
+        sites.object_pos,
+        sites.object_pos - sites.grip_pos,
+        euler(sites.object_mat),
+        sites.object_velp * dt - sites.grip_velp * dt,
+        sites.object_velr * dt,
     )

@@ -89,6 +89,7 @@ class _Simulations:
         self.xpos, self.xquat = bind("xpos"), bind("xquat")
         self.site_xpos, self.site_xmat = bind("site_xpos"), bind("site_xmat")
         self.cdof, self.subtree_com = bind("cdof"), bind("subtree_com")
+        self.sensordata = bind("sensordata")
 
     def velocity(self, site: _Site) -> tuple[np.ndarray, np.ndarray]:
         """Linear and angular velocity [nsim, 3] of a site: mj_jacSite times qvel.
@@ -134,6 +135,8 @@ class Native:
         joints = [model.joint(name) for name in scene.finger_joints]
         self._finger_qpos = [int(joint.qposadr[0]) for joint in joints]
         self._finger_dof = [int(joint.dofadr[0]) for joint in joints]
+        self._force = int(model.sensor(scene.force_sensor).adr[0])
+        self._distances = [int(model.sensor(name).adr[0]) for name in scene.distance_sensors]
         self._actuated_qpos = model.jnt_qposadr[model.actuator_trnid[:, 0]]
         self._simulations: dict[int, _Simulations] = {}
         self._lock = threading.Lock()
@@ -180,13 +183,13 @@ class Native:
         def words(n: int) -> Any:
             return jax.ShapeDtypeStruct((n,), jnp.uint32)
 
-        def metres(n: int) -> Any:
+        def reals(n: int) -> Any:
             return jax.ShapeDtypeStruct((n,), jnp.float32)
 
         size = 3 if self._object else 0
         return (
             NativeState(row=words(2 * self.scene.row.size), gripper_pose=words(14)),
-            Readings(metres(3), metres(3), metres(2), metres(2), *[metres(size)] * 5),
+            Readings(*map(reals, (3, 3, 2, 2, *[size] * 5, 1, 1))),
         )
 
     # Entries for exact float64 states, outside jit.
@@ -307,4 +310,6 @@ class Native:
             object_mat=object_mat,
             object_velp=object_velp,
             object_velr=object_velr,
+            table_force=sim.sensordata[:, self._force : self._force + 3],
+            contact_distance=sim.sensordata[:, self._distances],
         )

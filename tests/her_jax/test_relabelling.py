@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from conftest import with_
-from her_jax import audit, buffer, relabel, train
+from her_jax import buffer, relabel, train
 from her_jax.agents.ddpg import DDPG
+from her_jax.audit import relabelling as audit
 from her_jax.types import Episode
 from toy import PointEnv
 
@@ -32,6 +33,7 @@ def episodes() -> Episode:
         achieved_goal=goals,  # type: ignore
         desired_goal=rng.normal(size=(EPISODES, 2)).astype(np.float32),  # type: ignore
         action=rng.normal(size=(EPISODES, HORIZON, 2)).astype(np.float32),  # type: ignore
+        cost=np.zeros((EPISODES, HORIZON, 0), np.float32),  # type: ignore
     )
 
 

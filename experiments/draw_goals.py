@@ -1,0 +1,42 @@
+"""Writes a held-out goal set: `python experiments/draw_goals.py TASK --out FILE [--seed N]`.
+
+The set that published figures are on is seed 0 and comes with the environments. Training never
+draws what any seed here leads to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import her_envs
+import launch
+import presets
+from her_jax import goal_set
+from her_jax.errors import UserError
+
+
+def main(
+    task: Annotated[str, tyro.conf.Positional], out: Path, episodes: int = 1000, seed: int = 1
+) -> None:
+    """Draw a held-out goal set and write it as CSV.
+
+    Args:
+      task: fetch-reach, fetch-push, fetch-slide or fetch-pick-and-place.
+      out: File to write.
+      episodes: Number of starts.
+      seed: Which set.
+    """
+    for name, value in (("episodes", episodes), ("seed", seed + 1)):
+        if value < 1:
+            raise UserError(f"{name}: too small; try {name} 1")
+    env = her_envs.make(presets.environment(task))
+    goals = goal_set.draw(env, episodes, seed)
+    goal_set.save(env, goals, out)
+    launch.console.print(f"{out}: {episodes} starts of {env.name}, sha256 {goals.sha256}")
+
+
+if __name__ == "__main__":
+    launch.guarded(lambda: tyro.cli(main))

@@ -1,0 +1,10 @@
+"""The audit: what proves that a figure of this project means what it says.
+
+relabelling   relabelled rows against what is stored, for any sampler
+reward        the reward against hand-written examples and the contract of being pure
+measure       every figure of a run from one compiled pass
+labels        why a run failed, with the evidence
+record        the audit record: build, write, verify
+log           sampled episodes as Parquet, from which success can be recomputed
+foreign       replay data of other libraries
+"""

@@ -1,0 +1,180 @@
+"""Reads replay data of other libraries, so that `relabelling.check` can audit them too.
+
+The plain array format is one `.npz` file with these arrays: what was stored,
+
+    observation [C, T+1, O]   achieved_goal [C, T+1, G]   desired_goal [C, G]   action [C, T, A]
+    reward [C, T]             what the environment paid while playing; may be absent
+
+and what a sampler made of it, rows in any order,
+
+    claim_episode [B]    claim_time [B]       claim_observation [B, O]   claim_action [B, A]
+    claim_reward [B]     claim_relabelled [B] claim_desired_goal [B, G]
+    claim_next_observation [B, O]             claim_terminated [B], absent where nothing ends
+
+Stable-Baselines3's `HerReplayBuffer` is read in memory; the package itself is not needed.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from her_jax.audit.relabelling import Claim, Scorer
+from her_jax.errors import UserError
+from her_jax.types import Episode
+
+_STORED = ("observation", "achieved_goal", "desired_goal", "action")
+
+
+class Foreign(NamedTuple):
+    """Replay data of any origin, as NumPy arrays.
+
+    Attributes:
+      episodes: all filled, [C, ...]; costs are empty, [C, T, 0].
+      claim: rows of a sampler.
+      reward: [C, T], as the environment paid; None where it was not stored.
+    """
+
+    episodes: Episode
+    claim: Claim
+    reward: np.ndarray | None
+
+
+def load(path: Path) -> Foreign:
+    """Reads the plain array format.
+
+    Raises:
+      UserError: if the file is missing or damaged, a field is missing or misshapen, a stored goal
+        is not finite, or there is nothing in it.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"replay: {path} is no .npz file ({error}); see docs/audit.md") from None
+    claimed = [f"claim_{name}" for name in Claim._fields if name != "terminated"]
+    missing = [name for name in (*_STORED, *claimed) if name not in arrays]
+    if missing:
+        raise UserError(f"replay: {path} lacks {', '.join(missing)}; see docs/audit.md")
+    claim = Claim(**{name: arrays.get(f"claim_{name}") for name in Claim._fields})  # type: ignore
+    return _checked(arrays, claim, arrays.get("reward"))
+
+
+def stable_baselines3(buffer: Any, rows: int) -> Foreign:
+    """Reads a `HerReplayBuffer` and draws rows from it.
+
+    Rows are drawn by the buffer's own `sample` and found again in storage by observation and
+    action; a row that is not found is given episode -1. A row counts as relabelled if its goal is
+    not the requested one.
+
+    Args:
+      buffer: of stable-baselines3 2.x, with whole episodes of one length.
+      rows: how many to draw.
+
+    Raises:
+      UserError: if fields are missing, there is no whole episode, or lengths differ.
+    """
+    for field in ("observations", "next_observations", "actions", "rewards", "ep_length"):
+        if not hasattr(buffer, field):
+            raise UserError(
+                f"replay: {type(buffer).__name__} lacks {field}; give a HerReplayBuffer"
+            )
+    capacity = buffer.actions.shape[0]
+    begins = np.argwhere((buffer.ep_start == np.arange(capacity)[:, None]) & (buffer.ep_length > 0))
+    if not len(begins):
+        raise UserError("replay: the buffer holds no whole episode; play one first")
+    lengths = {int(buffer.ep_length[at, env]) for at, env in begins}
+    if len(lengths) > 1:
+        raise UserError(
+            f"replay: episodes of {min(lengths)} to {max(lengths)} steps; give them one length"
+        )
+    at = (begins[:, :1] + np.arange(lengths.pop())) % capacity  # [C, T]
+    env = begins[:, 1:]
+
+    def states(name: str) -> np.ndarray:
+        first, last = buffer.observations[name][at, env], buffer.next_observations[name][at, env]
+        return np.concatenate([first, last[:, -1:]], axis=1)
+
+    stored = {
+        "observation": states("observation"),
+        "achieved_goal": states("achieved_goal"),
+        "desired_goal": buffer.observations["desired_goal"][at[:, 0], env[:, 0]],
+        "action": buffer.actions[at, env],
+    }
+    sample = buffer.sample(rows)
+    drawn = {
+        "observation": _plain(sample.observations["observation"]),
+        "action": _plain(sample.actions),
+        "next_observation": _plain(sample.next_observations["observation"]),
+        "desired_goal": _plain(sample.observations["desired_goal"]),
+        "reward": _plain(sample.rewards)[:, 0],
+    }
+    episode, time = _find(stored, drawn["observation"], drawn["action"])
+    asked = stored["desired_goal"][episode]
+    claim = Claim(
+        episode=episode,
+        time=time,
+        relabelled=(drawn["desired_goal"] != asked).any(-1),
+        **drawn,
+    )
+    return _checked(stored, claim, buffer.rewards[at, env])
+
+
+def identity_mismatches(replay: Foreign, reward: Scorer) -> int:
+    """Stored steps whose reward is not that of the next achieved under the requested goal."""
+    if replay.reward is None:
+        return 0
+    after = np.asarray(replay.episodes.achieved_goal)[:, 1:]
+    goals = np.broadcast_to(np.asarray(replay.episodes.desired_goal)[:, None], after.shape)
+    size = after.shape[-1]
+    paid = np.asarray(reward(after.reshape(-1, size), goals.reshape(-1, size)))
+    return int((~np.isclose(replay.reward.reshape(-1), paid, rtol=1e-5, atol=1e-6)).sum())
+
+
+def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreign:
+    """Assembles the parts if their shapes and stored goals allow an audit."""
+    observation, achieved, desired, action = (arrays[name] for name in _STORED)
+    if achieved.size == 0 or len(claim.reward) == 0:
+        raise UserError("replay: empty; there is nothing to audit")
+    count, steps, rows = len(achieved), action.shape[1], len(claim.reward)
+    sizes = {name: arrays[name].shape[-1] for name in _STORED}
+    expected = {
+        "observation": (observation, (count, steps + 1, sizes["observation"])),
+        "achieved_goal": (achieved, (count, steps + 1, sizes["desired_goal"])),
+        "desired_goal": (desired, (count, sizes["desired_goal"])),
+        "action": (action, (count, steps, sizes["action"])),
+        "claim_observation": (claim.observation, (rows, sizes["observation"])),
+        "claim_next_observation": (claim.next_observation, (rows, sizes["observation"])),
+        "claim_action": (claim.action, (rows, sizes["action"])),
+        "claim_desired_goal": (claim.desired_goal, (rows, sizes["desired_goal"])),
+        **{f"claim_{n}": (getattr(claim, n), (rows,)) for n in ("episode", "time", "relabelled")},
+    }
+    for name, (array, shape) in expected.items():
+        if array.shape != shape:
+            raise UserError(f"replay: {name} has shape {array.shape}; expected {shape}")
+    for name in ("achieved_goal", "desired_goal"):
+        bad = ~np.isfinite(arrays[name]).reshape(count, -1).all(1)
+        if bad.any():
+            raise UserError(f"replay: {name} of episode {int(np.argmax(bad))} is not finite")
+    episodes: Any = (observation, achieved, desired, action, np.zeros((count, steps, 0)))
+    return Foreign(Episode(*episodes), claim._replace(relabelled=claim.relabelled == 1), reward)
+
+
+def _find(
+    stored: dict[str, np.ndarray], observation: np.ndarray, action: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Episode and time [B] of rows by their bits; -1 where storage holds no such step."""
+    keys = np.concatenate([stored["observation"][:, :-1], stored["action"]], axis=-1)
+    steps = keys.shape[1]
+    known = {key.tobytes(): i for i, key in enumerate(keys.reshape(-1, keys.shape[-1]))}
+    rows = np.concatenate([observation, action], axis=-1).astype(keys.dtype)
+    index = np.array([known.get(row.tobytes(), -1) for row in rows])
+    return np.where(index < 0, -1, index // steps), np.where(index < 0, 0, index % steps)
+
+
+def _plain(tensor: Any) -> np.ndarray:
+    """A tensor of any library as NumPy."""
+    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)

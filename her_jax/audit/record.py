@@ -1,0 +1,386 @@
+"""The HER audit record: what a run claims, and everything needed to recompute it.
+
+`build` derives a record from the run's saved pieces alone: configuration, checkpoint, held-out
+goals. Building it again on the same machine and versions gives the same record, number for number,
+and `differences` names what does not agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from her_jax import evaluate, metrics, provenance, train
+from her_jax.audit import labels, log, measure, replay, reward
+from her_jax.config import Config
+from her_jax.errors import UserError
+from her_jax.goal_set import GoalSet
+from her_jax.types import Agent, GoalEnv, Key
+
+JSON = "audit.json"
+MARKDOWN = "audit.md"
+LOG = "episodes.parquet"
+
+SECTION = "goal-conditioned reinforcement learning with hindsight experience replay"
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditRecord:
+    """One run, audited.
+
+    Attributes:
+      section: what kind of claim this is.
+      task: environment.
+      goal_space: the goal specification.
+      relabel_strategy: strategy, k, and the share of relabelled rows that follows.
+      reward_recompute_test: the reward test, and the audit of every stored step: rows, violations
+        by rule, measured share.
+      evaluation: the settings that decide what success means; records are comparable if and only
+        if these are equal.
+      report_metrics: every figure of `measure`; `requested_goal_success` is the headline.
+      costs: channel -> units, sum over an episode, worst step, of the evaluated policy.
+      no_action_costs: the same for doing nothing.
+      reward_decomposition: objective, safety and exploration, apart.
+      failure_labels: label -> evidence; empty for a healthy run.
+      warnings: what a reader should know besides.
+      hashes: SHA-256 of configuration, replay sample, parameters and goal set, and the commits
+        that trained the run.
+      run_id: first 16 digits of a hash of the hashes.
+    """
+
+    section: str
+    task: str
+    goal_space: dict[str, Any]
+    relabel_strategy: dict[str, Any]
+    reward_recompute_test: dict[str, Any]
+    evaluation: dict[str, Any]
+    report_metrics: dict[str, Any]
+    costs: dict[str, Any]
+    no_action_costs: dict[str, Any]
+    reward_decomposition: dict[str, Any]
+    failure_labels: dict[str, list[str]]
+    warnings: list[str]
+    hashes: dict[str, str]
+    run_id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values."""
+        return dataclasses.asdict(self)
+
+    def as_row(self) -> dict[str, Any]:
+        """Flat plain values, nested names joined by dots."""
+        return _flat(self.to_dict())
+
+
+def compute(
+    env: GoalEnv, agent: Agent, config: Config, state: train.TrainState, goals: GoalSet
+) -> measure.Measured:
+    """The one pass behind a record, compiled and run; its random draws are fixed."""
+    pass_ = jax.jit(
+        lambda state, starts, key: measure.measure(env, agent, config, state, starts, key)
+    )
+    return pass_(state, goals.starts, _key(0))
+
+
+def build(
+    env: GoalEnv,
+    config: Config,
+    state: train.TrainState,
+    about: dict[str, Any],
+    goals: GoalSet,
+    measured: measure.Measured,
+) -> AuditRecord:
+    """The record of a run.
+
+    Args:
+      env: the environment that scores it.
+      config: settings of the run.
+      state: the run's last checkpoint.
+      about: the plain values saved with it: commits, and the goal that it was trained for.
+      goals: the held-out set.
+      measured: what `compute` returned for the same state and goals.
+    """
+    spec = env.goal_spec
+    rows = replay.check_stored(env, config, state.buffer, 1, _key(1))
+    numbers = _metrics(measured)
+    test = reward.examine(env)
+    trained_goals = np.asarray(state.buffer.episodes.desired_goal[: int(state.buffer.size)])
+    found = labels.label(
+        numbers,
+        tolerance=spec.tolerance,
+        reward_test=test,
+        reward_violations=rows.broken.get("reward", 0),
+        goals_agree=measure.requested_goals_agree(trained_goals, goals.starts.desired_goal),
+        goal_settings_agree=about["goal"] == evaluate.goal_settings(spec),
+    )
+    costs = evaluate.costs(env, measured.outcome)
+    hashes = {
+        "config": hash_of_config(config),
+        "replay": hash_of_arrays(_stored(state)),
+        "parameters": hash_of_arrays((state.learner, state.normalizer)),
+        "goal_set": goals.sha256,
+        "code": ", ".join(about["commits"]),
+    }
+    return AuditRecord(
+        section=SECTION,
+        task=env.name,
+        goal_space=dataclasses.asdict(spec)
+        | {name: dict(getattr(spec, name)._asdict()) for name in ("region", "bounds")},
+        relabel_strategy={
+            "strategy": config.replay.strategy,
+            "k": config.replay.k,
+            "share": config.replay.relabel_probability,
+        },
+        reward_recompute_test={
+            "pairs": test,
+            "identity_mismatches": numbers["identity_mismatches"],
+            "audited_rows": len(rows.violations["stored"]),
+            "violations": {rule: int(bad.sum()) for rule, bad in rows.violations.items()},
+            "relabelled_share": rows.share,
+            "share_within_three_sigma": rows.share_holds,
+        },
+        evaluation=settings(env, config, goals),
+        report_metrics=numbers,
+        costs=costs,
+        no_action_costs=evaluate.costs(env, measured.idle),
+        reward_decomposition={
+            "objective": evaluate.mean(measured.outcome.reward_sum),
+            "safety": {name: channel["episode_sum"] for name, channel in costs.items()},
+            "exploration": numbers["exploring_requested_goal_success"]
+            - numbers["requested_goal_success"],
+        },
+        failure_labels=found,
+        warnings=_warnings(numbers, found, rows.broken, rows.share_holds),
+        hashes=hashes,
+        run_id=hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16],
+    )
+
+
+def settings(env: GoalEnv, config: Config, goals: GoalSet) -> dict[str, Any]:
+    """What success means; figures may be compared only where all of this is equal."""
+    return {
+        "task": env.name,
+        "physics": config.env.physics,
+        "mujoco": provenance.versions()["mujoco"],
+        "goal_set": goals.sha256,
+        "episodes": goals.episodes,
+        **evaluate.goal_settings(env.goal_spec),
+        "success": "last step",
+        "policy": "deterministic",
+    }
+
+
+def write(
+    folder: Path,
+    record: AuditRecord,
+    env: GoalEnv,
+    config: Config,
+    state: train.TrainState,
+    measured: measure.Measured,
+) -> None:
+    """Writes `audit.json`, `audit.md` and the episode log into a run folder."""
+    about = {
+        "failure_labels": list(record.failure_labels),
+        "hashes": record.hashes,
+        "run_id": record.run_id,
+    }
+    log.write(folder / LOG, env, config, measured.played, state, _key(2), about)
+    metrics.write_json(folder / JSON, record.to_dict())
+    metrics.write_text(folder / MARKDOWN, markdown(record))
+
+
+def for_summary(record: AuditRecord) -> dict[str, Any]:
+    """The part of a record that `summary.json` repeats."""
+    figures = record.report_metrics
+    return {
+        "requested_goal_success": figures["requested_goal_success"],
+        "requested_goal_success_any_step": figures["requested_goal_success_any_step"],
+        "no_action_success": figures["no_action_success"],
+        "costs": record.costs,
+        "failure_labels": list(record.failure_labels),
+        "eval_episodes": record.evaluation["episodes"],
+        "eval_set": record.evaluation["goal_set"],
+        "distance_threshold": record.evaluation["tolerance"],
+        "hindsight_ratio": figures["hindsight_ratio"],
+        "run_id": record.run_id,
+    }
+
+
+def read(folder: Path) -> AuditRecord:
+    """The record of a run folder.
+
+    Raises:
+      UserError: if it is missing or not complete.
+    """
+    if not (folder / JSON).is_file():
+        raise UserError(f"audit: {folder} holds no {JSON}; run experiments/audit.py {folder}")
+    values = metrics.read_json(folder / JSON)
+    try:
+        return AuditRecord(**values)
+    except TypeError as error:
+        raise UserError(
+            f"audit: {folder / JSON} is not a whole record ({error}); audit the run anew"
+        ) from None
+
+
+def differences(saved: dict[str, Any], recomputed: dict[str, Any]) -> list[str]:
+    """Names every entry in which two (nested) dictionaries differ, with both values."""
+    a, b = _flat(saved), _flat(recomputed)
+    return [
+        f"{name}: {a.get(name, 'absent')} saved, {b.get(name, 'absent')} recomputed"
+        for name in sorted({*a, *b})
+        if name not in a or name not in b or a[name] != b[name]
+    ]
+
+
+def require_comparable(records: dict[str, AuditRecord]) -> None:
+    """Refuses records whose figures do not mean the same.
+
+    Args:
+      records: name -> record.
+
+    Raises:
+      UserError: names the first setting that differs, and both values.
+    """
+    (first, reference), *others = records.items()
+    for name, record in others:
+        for field in sorted({*reference.evaluation, *record.evaluation}):
+            ours, theirs = reference.evaluation.get(field), record.evaluation.get(field)
+            if ours != theirs:
+                raise UserError(
+                    f"{field}: {first} was scored with {ours} and {name} with {theirs}; "
+                    "their figures are not comparable"
+                )
+
+
+def hash_of_config(config: Config) -> str:
+    """SHA-256 of all settings."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def hash_of_arrays(tree: Any) -> str:
+    """SHA-256 of a pytree of arrays: names, shapes, types and bits."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def markdown(record: AuditRecord) -> str:
+    """The record for reading."""
+    m, e, relabel = record.report_metrics, record.evaluation, record.relabel_strategy
+    test = record.reward_recompute_test
+    violations = {rule: count for rule, count in test["violations"].items() if count}
+    lines = [
+        f"# Audit of {record.task}, run {record.run_id}",
+        "",
+        f"**Success on requested goals: {m['requested_goal_success']:.3f}** "
+        f"({e['goal']} within {e['tolerance']:g} {e['units']} at the {e['success']}, "
+        f"{e['episodes']} held-out goals; doing nothing: {m['no_action_success']:.3f}).",
+        "",
+        f"Failure labels: {', '.join(record.failure_labels) or 'none'}.",
+        *(f"- {name}: {line}" for name, all_ in record.failure_labels.items() for line in all_),
+        *(f"- Warning: {warning}" for warning in record.warnings),
+        "",
+        "| cost | units | sum of an episode | worst step | doing nothing, sum |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {c['units']} | {c['episode_sum']:.4g} | {c['worst_step']:.4g} | "
+            f"{record.no_action_costs[name]['episode_sum']:.4g} |"
+            for name, c in record.costs.items()
+        ),
+        "",
+        "| relabelling | |",
+        "|---|---|",
+        f"| strategy | {relabel['strategy']}, k = {relabel['k']:g} |",
+        f"| stored steps audited | {test['audited_rows']:,} |",
+        f"| violations | {violations or 'none'} |",
+        f"| relabelled share | {test['relabelled_share']:.4f} "
+        f"(configured {relabel['share']:.4f}; within three sigma: "
+        f"{'yes' if test['share_within_three_sigma'] else 'no'}) |",
+        f"| reward test | {', '.join(f'{k}: {v}' for k, v in test['pairs'].items())} |",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {name} | {_show(value)} |" for name, value in m.items()),
+        "",
+        "| reward | value |",
+        "|---|---|",
+        f"| objective, sum of an episode | {record.reward_decomposition['objective']:.3f} |",
+        "| safety | the costs above; not part of the reward |",
+        "| exploration, change of requested-goal success | "
+        f"{record.reward_decomposition['exploration']:+.3f} |",
+        "",
+        f"Scored on {e['physics']} physics, MuJoCo {e['mujoco']}.",
+        "",
+        *(f"- {name}: `{value}`" for name, value in record.hashes.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics(measured: measure.Measured) -> dict[str, Any]:
+    """Plain figures; NaN, a mean over nothing, becomes None."""
+    numbers = {name: np.asarray(value).item() for name, value in measured.numbers.items()}
+    return {
+        "requested_goal_success": evaluate.mean(measured.outcome.success),
+        "requested_goal_success_any_step": evaluate.mean(measured.outcome.success_any),
+        "no_action_success": evaluate.mean(measured.idle.success),
+        "final_distance": evaluate.mean(measured.outcome.distance),
+        **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in numbers.items()},
+    }
+
+
+def _warnings(
+    m: dict[str, Any], found: dict[str, list[str]], broken: dict[str, int], share_holds: bool
+) -> list[str]:
+    warnings = [f"audit: {count} rows break the rule {rule}" for rule, count in broken.items()]
+    if not share_holds:
+        warnings.append("audit: the relabelled share is not the configured one")
+    easier, asked = (
+        m["relabelled_goal_distance_from_start"],
+        m["requested_goal_distance_from_start"],
+    )
+    if easier is not None and easier < 0.5 * asked:
+        warnings.append(
+            f"easier goals: relabelled ones lie {easier:.3f} from the start, requested ones "
+            f"{asked:.3f}; hindsight figures say little about requested goals"
+        )
+    if m["invalid_goal_share"] > 0:
+        warnings.append(f"{m['invalid_goal_share']:.2%} of the achieved goals are out of bounds")
+    if labels.low_success(m) and not found:
+        warnings.append("low success that no label explains; perhaps it needs more training")
+    return warnings
+
+
+def _stored(state: train.TrainState) -> Any:
+    return jax.tree.map(lambda x: x[: int(state.buffer.size)], state.buffer.episodes)
+
+
+def _key(purpose: int) -> Key:
+    """Fixed, so that a record can be recomputed."""
+    return jax.random.fold_in(jax.random.key(0x41_55_44), purpose)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, dict):
+        items = {f"{prefix}{k}": v for k, v in values.items()}
+    elif isinstance(values, list | tuple):
+        items = {f"{prefix}{i}": v for i, v in enumerate(values)}
+    else:
+        return {prefix.removesuffix("."): values}
+    return {k: v for name, item in items.items() for k, v in _flat(item, f"{name}.").items()}
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"

@@ -1,0 +1,316 @@
+"""Proves that relabelling changed labels and nothing else, or says which rows broke which rule.
+
+The auditor is given what was stored and what a sampler claims to have made of it, and recomputes
+everything else by itself, in NumPy and one array at a time, sharing no code with the sampler. A
+rule that a sampler breaks in a single row is reported with that row.
+
+    stored        the claimed step lies in a filled row of the buffer and before its end
+    physics       observation, action and next observation equal the stored step's
+    requested     a row that was not relabelled carries the goal that was requested
+    provenance    a relabelled goal was achieved where the strategy may take goals from: in the
+                  same episode, strictly later (`future`), at its end (`final`), anywhere in it
+                  (`episode`), or anywhere in the buffer (`random`)
+    reward        the reward is that of the next achieved goal under the row's goal
+    finite        every number of the row is finite
+    workspace     the goal lies within the given bounds (only where bounds are given)
+    terminated    the done flag is that of the row's goal (only where the claim has such flags)
+
+One rule concerns the batch: `share`, the relabelled share lies within three standard deviations of
+the configured one. `causes` goes one step further and names the mistake that explains all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from her_jax.types import Episode, Moment, Transition
+
+Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(achieved [B, G], desired [B, G]) -> [B]."""
+
+REASONS = {
+    "stored": "the step lies in a row that is not filled, or past the end of its episode",
+    "physics": "observation, action or next observation is not the stored one",
+    "requested": "not relabelled, but the goal is not the requested one",
+    "provenance": "the goal was not achieved where the strategy may take goals from",
+    "reward": "the reward is not that of the next achieved goal under the row's goal",
+    "finite": "NaN or infinity",
+    "workspace": "the goal lies outside the workspace",
+    "terminated": "the done flag is not that of the row's goal",
+}
+
+
+class Claim(NamedTuple):
+    """What a sampler says it drew: B rows of plain arrays, from any implementation.
+
+    Attributes:
+      episode: int [B], the buffer row of each step.
+      time: int [B], 0..T-1.
+      observation: [B, O].
+      action: [B, A].
+      next_observation: [B, O].
+      desired_goal: [B, G], the goal of the row after relabelling.
+      reward: [B].
+      relabelled: bool [B], whether the goal was replaced.
+      terminated: bool [B], done flags of a task that ends at success; None where nothing ends.
+    """
+
+    episode: np.ndarray
+    time: np.ndarray
+    observation: np.ndarray
+    action: np.ndarray
+    next_observation: np.ndarray
+    desired_goal: np.ndarray
+    reward: np.ndarray
+    relabelled: np.ndarray
+    terminated: np.ndarray | None = None
+
+
+class Report(NamedTuple):
+    """The outcome.
+
+    Attributes:
+      violations: rule that was checked -> bool [B], which rows break it.
+      share: relabelled share of the batch.
+      share_holds: whether it lies within three standard deviations of the configured one.
+    """
+
+    violations: dict[str, np.ndarray]
+    share: float
+    share_holds: bool
+
+    @property
+    def clean(self) -> bool:
+        """Whether no rule is broken."""
+        return self.share_holds and not self.broken
+
+    @property
+    def broken(self) -> dict[str, int]:
+        """Rule -> number of rows that break it, for rules that are broken."""
+        return {rule: int(rows.sum()) for rule, rows in self.violations.items() if rows.any()}
+
+    def reasons(self) -> list[str]:
+        """A line for each broken rule: the first row that breaks it, how many do, and why."""
+        lines = [
+            f"row {int(np.argmax(rows))} ({int(rows.sum())} in all): {rule}: {REASONS[rule]}"
+            for rule, rows in self.violations.items()
+            if rows.any()
+        ]
+        if not self.share_holds:
+            lines.append(f"share: {self.share:.4f} relabelled is not the configured share")
+        return lines
+
+
+def check(
+    episodes: Episode,
+    stored: int,
+    claim: Claim,
+    *,
+    reward: Scorer,
+    strategy: str,
+    probability: float,
+    bounds: tuple[Any, Any] | None = None,
+    success: Scorer | None = None,
+    everywhere: frozenset[bytes] | None = None,
+) -> Report:
+    """Audits one batch.
+
+    Args:
+      episodes: what was stored, NumPy arrays [C, ...].
+      stored: how many leading rows of it are filled.
+      claim: what the sampler returned, [B, ...].
+      reward: the environment's own, (achieved [B, G], desired [B, G]) -> [B].
+      strategy: "future", "final", "episode", "random" or "none".
+      probability: configured share of relabelled rows.
+      bounds: lowest and highest goal [G], in the goal's units; None for no such rule.
+      success: whether a goal is reached, where the claim has done flags.
+      everywhere: `goals_of` the whole buffer, for "random"; made from `episodes` if not given.
+
+    Returns:
+      For each rule the rows that break it, and the verdict on the share.
+    """
+    held: Any = episodes  # NumPy arrays, which the annotation of Episode does not say
+    horizon = held.action.shape[1]
+    inside = (claim.episode >= 0) & (claim.episode < stored)
+    inside &= (claim.time >= 0) & (claim.time < horizon)
+    episode = np.where(inside, claim.episode, 0)
+    time = np.where(inside, claim.time, 0)
+    goals = claim.desired_goal
+    after = held.achieved_goal[episode, time + 1]
+    recomputed = np.asarray(reward(after, goals))
+    if strategy == "random":
+        everywhere = everywhere or goals_of(held.achieved_goal[:stored])
+        allowed = np.array([goal in everywhere for goal in _bytes(goals)], bool)
+    else:
+        allowed = _in_episode(held, episode, time, goals, strategy)
+    violations = {
+        "stored": ~inside,
+        "physics": ~(
+            _equal(claim.observation, held.observation[episode, time])
+            & _equal(claim.action, held.action[episode, time])
+            & _equal(claim.next_observation, held.observation[episode, time + 1])
+        ),
+        "requested": ~claim.relabelled & ~_equal(goals, held.desired_goal[episode]),
+        "provenance": claim.relabelled & ~allowed,
+        "reward": ~np.isclose(claim.reward, recomputed, rtol=1e-5, atol=1e-6),
+        "finite": ~_finite(claim),
+    }
+    if bounds is not None:
+        lowest, highest = map(np.asarray, bounds)
+        violations["workspace"] = ~((goals >= lowest) & (goals <= highest)).all(-1)
+    if claim.terminated is not None and success is not None:
+        violations["terminated"] = claim.terminated != np.asarray(success(after, goals))
+    share = float(np.mean(claim.relabelled))
+    return Report(violations, share, _share_holds(share, probability, len(claim.relabelled)))
+
+
+def causes(episodes: Episode, claim: Claim, report: Report, *, reward: Scorer) -> dict[str, str]:
+    """Names the mistake behind each broken rule, where one mistake explains every row.
+
+    Args:
+      episodes: as given to `check`.
+      claim: as given to `check`.
+      report: what `check` returned.
+      reward: as given to `check`.
+
+    Returns:
+      Rule -> mistake, for `reward`, `provenance` and `physics`; "unknown" where none of the known
+      mistakes explains the rows.
+    """
+    held: Any = episodes
+    inside = ~report.violations["stored"]
+    rows = jax.tree.map(lambda x: x[inside], claim)
+    broken = {rule: bad[inside] for rule, bad in report.violations.items()}
+    episode, time = rows.episode, rows.time
+    before, after = held.achieved_goal[episode, time], held.achieved_goal[episode, time + 1]
+    found = {}
+    if broken["reward"].any():
+        found["reward"] = _cause_of_reward(rows, before, after, held.desired_goal[episode], reward)
+    if broken["provenance"].any():
+        bad = broken["provenance"]
+        found["provenance"] = _cause_of_provenance(
+            held, episode[bad], time[bad], rows.desired_goal[bad]
+        )
+    if broken["physics"].any():
+        last = (time == held.action.shape[1] - 1)[broken["physics"]]
+        found["physics"] = "terminal observation lost" if last.all() else "observation changed"
+    return found
+
+
+def _cause_of_reward(
+    rows: Any, before: np.ndarray, after: np.ndarray, requested: np.ndarray, reward: Scorer
+) -> str:
+    """The first hypothesis under which every reward is right."""
+    goals = rows.desired_goal
+    hypotheses = {
+        "computed from the current achieved goal, not the next": lambda: reward(before, goals),
+        "not recomputed after relabelling": lambda: reward(after, requested),
+        "arguments swapped": lambda: reward(goals, after),
+    }
+    for name, recompute in hypotheses.items():
+        if np.allclose(rows.reward, np.asarray(recompute()), rtol=1e-5, atol=1e-6):
+            return name
+    right = np.asarray(reward(after, goals))
+    if len(set(rows.reward.tolist())) == 2 and len(set(right.tolist())) == 2:
+        hit, expected = rows.reward == rows.reward.max(), right == right.max()
+        if (hit == expected).all():
+            return "other reward values"
+        distance = np.linalg.norm(after - goals, axis=-1)
+        if distance[hit].max() <= distance[~hit].min():
+            return "tolerance changed"
+    return "unknown"
+
+
+def _cause_of_provenance(held: Any, episode: Any, time: Any, goals: np.ndarray) -> str:
+    """Where goals that should not have been used were achieved."""
+    there = (held.achieved_goal[episode] == goals[:, None]).all(-1)  # [B, T+1]
+    moments = np.arange(there.shape[1])
+    places = {
+        "goal of the current state": there[np.arange(len(time)), time],
+        "goal of the last state but one": there[:, -2],
+        "goal of an earlier state": (there & (moments <= time[:, None])).any(-1),
+        "goal of another time of the episode": there.any(-1),
+    }
+    for name, rows in places.items():
+        if rows.all():
+            return name
+    known = goals_of(held.achieved_goal) | goals_of(held.desired_goal)
+    if all(goal in known for goal in _bytes(goals)):
+        return "goal of another episode"
+    return "goal that was never achieved"
+
+
+def claim(steps: Moment, drawn: Transition, reward: jax.Array) -> Claim:
+    """What this project's own sampler says it drew, as plain arrays."""
+    return Claim(
+        *map(
+            np.asarray,
+            (
+                steps.episode,
+                steps.time,
+                drawn.observation,
+                drawn.action,
+                drawn.next_observation,
+                drawn.desired_goal,
+                reward,
+                drawn.relabelled,
+            ),
+        )
+    )
+
+
+def merge(reports: list[Report], probability: float) -> Report:
+    """One report of several batches; `probability` is the configured share."""
+    violations = {
+        rule: np.concatenate([report.violations[rule] for report in reports])
+        for rule in reports[0].violations
+    }
+    sizes = [len(report.violations["stored"]) for report in reports]
+    share = float(np.average([report.share for report in reports], weights=sizes))
+    return Report(violations, share, _share_holds(share, probability, sum(sizes)))
+
+
+def goals_of(goals: np.ndarray) -> frozenset[bytes]:
+    """All goals [..., G] as a set of their bits."""
+    return frozenset(_bytes(goals.reshape(-1, goals.shape[-1])))
+
+
+def _bytes(goals: np.ndarray) -> list[bytes]:
+    """Rows [n, G] as n strings of bits; -0.0 is 0.0."""
+    plain = np.ascontiguousarray(goals + 0.0)
+    return plain.view(np.dtype((np.void, plain.itemsize * plain.shape[1])))[:, 0].tolist()
+
+
+def _share_holds(share: float, probability: float, rows: int) -> bool:
+    """Whether a binomial share lies within three standard deviations of its probability."""
+    return bool(abs(share - probability) <= 3 * np.sqrt(probability * (1 - probability) / rows))
+
+
+def _in_episode(
+    held: Any, episode: np.ndarray, time: np.ndarray, goals: np.ndarray, strategy: str
+) -> np.ndarray:
+    """Rows [B] whose goal was achieved where in its episode the strategy may take it from."""
+    there = (held.achieved_goal[episode] == goals[:, None]).all(-1)  # [B, T+1]
+    moments = np.arange(there.shape[1])
+    if strategy == "future":
+        return (there & (moments > time[:, None])).any(-1)
+    if strategy == "final":
+        return there[:, -1]
+    if strategy == "episode":
+        return there.any(-1)
+    return np.zeros(len(goals), bool)
+
+
+def _equal(claimed: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Rows [B] in which all numbers are the same."""
+    return (claimed == stored).all(-1)
+
+
+def _finite(claim: Claim) -> np.ndarray:
+    """Rows [B] without NaN or infinity."""
+    vectors = (claim.observation, claim.action, claim.next_observation, claim.desired_goal)
+    return np.isfinite(claim.reward) & np.all([np.isfinite(v).all(-1) for v in vectors], axis=0)

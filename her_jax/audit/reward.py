@@ -1,0 +1,100 @@
+"""Tests a reward before anything is trained with it.
+
+A goal-conditioned reward is a pure function of (achieved, desired): it can score any pair, in any
+order and any batch, without peeking at history, and it pays what the hand-written examples say.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+
+from her_jax.errors import UserError
+from her_jax.types import GoalEnv, RewardPair
+
+_NAMES = {"hit", "miss", "threshold"}
+
+
+def examine(env: GoalEnv) -> dict[str, str]:
+    """Runs the reward test of an environment.
+
+    Returns:
+      Part of the test -> "pass", or what is wrong: the three hand-written pairs; `pure`, the reward
+      is a function of (achieved, desired) alone; `grounded`, so is success.
+    """
+    pairs = env.reward_pairs
+    results = dict.fromkeys(_NAMES - {pair.name for pair in pairs}, "no such pair")
+    for pair in pairs:
+        results[pair.name] = _pair(env, pair)
+    results["pure"] = _pure(env, env.reward)
+    results["grounded"] = _pure(env, env.success)
+    return dict(sorted(results.items()))
+
+
+def require(env: GoalEnv) -> dict[str, str]:
+    """The results of `examine`, all of them "pass".
+
+    Raises:
+      UserError: if a part fails.
+    """
+    results = examine(env)
+    bad = {name: result for name, result in results.items() if result != "pass"}
+    if bad:
+        name, result = next(iter(bad.items()))
+        raise UserError(f"reward: {env.name} fails its reward test {name!r}: {result}; mend it")
+    return results
+
+
+def _pair(env: GoalEnv, pair: RewardPair) -> str:
+    achieved, desired = jnp.asarray(pair.achieved_goal), jnp.asarray(pair.desired_goal)
+    paid = float(env.reward(achieved, desired))
+    reached = bool(env.success(achieved, desired))
+    if not np.isclose(paid, pair.reward, rtol=1e-5, atol=1e-7):
+        return f"pays {paid:g} instead of {pair.reward:g}"
+    if reached != pair.success:
+        return f"success is {reached} instead of {pair.success}"
+    return "pass"
+
+
+def _pure(env: GoalEnv, function: Callable[..., jax.Array]) -> str:
+    """Two arguments, no side channel, the same value in any order, batch and repetition."""
+    required = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is inspect.Parameter.empty
+    ]
+    if len(required) != 2:
+        return f"takes {len(required)} arguments; it may see (achieved, desired) and nothing else"
+    rng = np.random.default_rng(0)
+    low, high = map(np.asarray, env.goal_spec.bounds)
+    achieved = rng.uniform(low, high, (64, env.goal_spec.size)).astype(np.float32)
+    near = rng.normal(scale=env.goal_spec.tolerance, size=achieved.shape)
+    desired = (achieved + near).astype(np.float32)
+    if _calls_out(jax.make_jaxpr(function)(achieved, desired)):
+        return "calls back to the host, where it could see history"
+    batched = np.asarray(function(jnp.asarray(achieved), jnp.asarray(desired)))
+    if batched.shape != (64,) or not np.isfinite(batched).all():
+        return "does not score every pair"
+    order = rng.permutation(64)
+    single = [float(function(jnp.asarray(achieved[i]), jnp.asarray(desired[i]))) for i in order]
+    if not np.allclose(single, batched[order], rtol=1e-5, atol=1e-6):
+        return "depends on order, batch or earlier calls"
+    return "pass"
+
+
+def _calls_out(jaxpr: Any) -> bool:
+    """Whether a program has effects or callbacks, at any depth."""
+    inner = jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
+    if inner.effects:
+        return True
+    return any(
+        "callback" in equation.primitive.name
+        or any(_calls_out(sub) for sub in jax.extend.core.jaxprs_in_params(equation.params))
+        for equation in inner.eqns
+    )
