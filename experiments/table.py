@@ -1,4 +1,4 @@
-"""Prints the results table of the README: `python experiments/table.py [RUN ...]`.
+"""Prints the README's tables of results and costs: `python experiments/table.py [RUN ...]`.
 
 Without arguments it reads the committed runs in experiments/reference. Success is on held-out
 requested goals at the last step; steps and seconds to a success are those of the first evaluation
@@ -27,17 +27,23 @@ _HEADER = (
     "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
+_COST_HEADER = (
+    "| task | cost | units | sum of an episode | worst step |",
+    "|---|---|---|---|---|",
+)
+
 Members = list[tuple[dict[str, Any], list[dict[str, Any]]]]
 """Summary and epochs of runs that may be compared."""
 
 
 def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()) -> None:
-    """Print a Markdown table of runs.
+    """Print Markdown tables of runs: success, and costs.
 
     Args:
       runs: Run folders; default the committed ones.
     """
-    launch.console.print(table(list(runs) or committed()), markup=False)
+    chosen = list(runs) or committed()
+    launch.console.print(f"{table(chosen)}\n\n{cost_table(chosen)}", markup=False)
 
 
 def committed() -> list[Path]:
@@ -65,6 +71,24 @@ def table(runs: list[Path]) -> str:
         key = json.dumps([settings, summary["versions"]["mujoco"]])
         comparable.setdefault(key, []).append((summary, metrics.read(run)))
     return "\n".join([*_HEADER, *map(_row, comparable.values())])
+
+
+def cost_table(runs: list[Path]) -> str:
+    """Markdown, a line for each task and cost channel: medians over the runs of a task."""
+    channels: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        summary = metrics.read_json(run / metrics.SUMMARY)
+        for name, channel in summary["costs"].items():
+            key = (summary["task"], name, channel["units"])
+            channels.setdefault(key, []).append(channel)
+    lines = [*_COST_HEADER]
+    for (task, name, units), members in channels.items():
+        middle = [
+            f"{statistics.median(member[field] for member in members):.3g}"
+            for field in ("episode_sum", "worst_step")
+        ]
+        lines.append(f"| {task} | {name} | {units} | {' | '.join(middle)} |")
+    return "\n".join(lines)
 
 
 def _row(members: Members) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 import her_envs
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
+from her_jax.runner import Run
 from her_jax.types import Episode
 from toy import PointEnv
 
@@ -60,6 +62,20 @@ def config() -> Config:
     return tiny_config()
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Final state, summary and folder of one run of the toy that tests only copy or read."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    return *Run(PointEnv(), tiny_config(), folder, SILENT).start(), folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of its folder."""
+    shutil.copytree(finished[2], tmp_path / "r")
+    return tmp_path / "r"
+
+
 def tiny_config() -> Config:
     return Config(
         train=TrainConfig(
@@ -73,6 +89,18 @@ def tiny_config() -> Config:
         replay=ReplayConfig(capacity=24, batch_size=16),
         agent=DDPGConfig(hidden=(16, 16), target_rate=0.05, target_period=2),
     )
+
+
+# Enough for the toy: success of 0.9 and more within one epoch of some seconds.
+LEARNING = Config(
+    train=TrainConfig(
+        env_steps=1, num_envs=8, updates_per_cycle=40, cycles_per_epoch=40, eval_episodes=100
+    ),
+    replay=ReplayConfig(capacity=800, batch_size=64),
+    agent=DDPGConfig(
+        hidden=(64, 64), discount=0.9, target_rate=0.05, target_period=1, action_l2=0.01
+    ),
+)
 
 
 def with_(config: Config, **changes) -> Config:

@@ -81,7 +81,7 @@ def test_unknown_presets_and_tasks():
         presets.load("tuned", "push")
 
 
-@pytest.mark.parametrize("name", ["env_throughput", "replay"])
+@pytest.mark.parametrize("name", ["auditing", "env_throughput", "replay"])
 def test_benchmarks_run(name, tmp_path):
     out = tmp_path / "out.json"
     subprocess.run(

@@ -21,8 +21,8 @@ TINY = [
 ]
 
 
-def script(name: str, *words: str, folder: Path, rc: int = 0) -> str:
-    """Runs experiments/NAME.py in `folder`; returns what it printed."""
+def script(name: str, *words: str, folder: Path, rc: int = 0, output: bool = False) -> str:
+    """Runs experiments/NAME.py in `folder`; returns its output, after a failure its error."""
     done = subprocess.run(
         [sys.executable, str(REPO / "experiments" / f"{name}.py"), *words],
         cwd=folder,
@@ -32,7 +32,7 @@ def script(name: str, *words: str, folder: Path, rc: int = 0) -> str:
         timeout=300,
     )
     assert done.returncode == rc, done.stdout + done.stderr
-    return done.stdout if rc == 0 else done.stderr
+    return done.stdout if rc == 0 or output else done.stderr
 
 
 @pytest.fixture(scope="module")

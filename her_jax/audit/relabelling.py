@@ -143,7 +143,8 @@ def check(
     after = held.achieved_goal[episode, time + 1]
     recomputed = np.asarray(reward(after, goals))
     if strategy == "random":
-        everywhere = everywhere or goals_of(held.achieved_goal[:stored])
+        if everywhere is None:
+            everywhere = goals_of(held.achieved_goal[:stored])
         allowed = np.array([goal in everywhere for goal in _bytes(goals)], bool)
     else:
         allowed = _in_episode(held, episode, time, goals, strategy)
@@ -242,6 +243,38 @@ def _cause_of_provenance(held: Any, episode: Any, time: Any, goals: np.ndarray) 
     if all(goal in known for goal in _bytes(goals)):
         return "goal of another episode"
     return "goal that was never achieved"
+
+
+def row(
+    episodes: Episode,
+    *,
+    time: int,
+    goal: Any,
+    reward: float,
+    episode: int = 0,
+    relabelled: bool = True,
+) -> Claim:
+    """A claim of one row, its physics as stored: what to ask the auditor about by hand.
+
+    Args:
+      episodes: what was stored, NumPy arrays [C, ...].
+      time: step, 0..T-1.
+      goal: [G], the goal that the row is given.
+      reward: the reward that it is given.
+      episode: row of the buffer.
+      relabelled: whether the goal was replaced.
+    """
+    held: Any = episodes
+    return Claim(
+        episode=np.array([episode]),
+        time=np.array([time]),
+        observation=held.observation[[episode], time],
+        action=held.action[[episode], time],
+        next_observation=held.observation[[episode], time + 1],
+        desired_goal=np.asarray(goal, held.achieved_goal.dtype).reshape(1, -1),
+        reward=np.array([reward]),
+        relabelled=np.array([relabelled]),
+    )
 
 
 def claim(steps: Moment, drawn: Transition, reward: jax.Array) -> Claim:

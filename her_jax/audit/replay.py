@@ -33,9 +33,15 @@ def check_drawn(
     stored = int(replay.size)
     everywhere = None
     if config.replay.strategy == "random":
-        achieved = np.asarray(replay.episodes.achieved_goal[:stored])
-        present = [goal for goal in claim.desired_goal if (achieved == goal).all(-1).any()]
-        everywhere = relabelling.goals_of(np.array([*present, held.desired_goal[0]]))
+        achieved = np.asarray(replay.episodes.achieved_goal)[:stored].reshape(
+            -1, env.goal_spec.size
+        )
+        everywhere = frozenset().union(
+            *(
+                relabelling.goals_of(achieved[achieved[:, 0] == goal[0]])
+                for goal in claim.desired_goal
+            )
+        )
     report = relabelling.check(
         held,
         rows,

@@ -26,7 +26,8 @@ def examine(env: GoalEnv) -> dict[str, str]:
 
     Returns:
       Part of the test -> "pass", or what is wrong: the three hand-written pairs; `pure`, the reward
-      is a function of (achieved, desired) alone; `grounded`, so is success.
+      is a function of (achieved, desired) alone; `grounded`, so is success; `agrees`, a sparse
+      reward is highest exactly where the goal is reached.
     """
     pairs = env.reward_pairs
     results = dict.fromkeys(_NAMES - {pair.name for pair in pairs}, "no such pair")
@@ -34,6 +35,7 @@ def examine(env: GoalEnv) -> dict[str, str]:
         results[pair.name] = _pair(env, pair)
     results["pure"] = _pure(env, env.reward)
     results["grounded"] = _pure(env, env.success)
+    results["agrees"] = _agrees(env)
     return dict(sorted(results.items()))
 
 
@@ -71,21 +73,36 @@ def _pure(env: GoalEnv, function: Callable[..., jax.Array]) -> str:
     ]
     if len(required) != 2:
         return f"takes {len(required)} arguments; it may see (achieved, desired) and nothing else"
-    rng = np.random.default_rng(0)
-    low, high = map(np.asarray, env.goal_spec.bounds)
-    achieved = rng.uniform(low, high, (64, env.goal_spec.size)).astype(np.float32)
-    near = rng.normal(scale=env.goal_spec.tolerance, size=achieved.shape)
-    desired = (achieved + near).astype(np.float32)
+    achieved, desired = _pairs(env)
     if _calls_out(jax.make_jaxpr(function)(achieved, desired)):
         return "calls back to the host, where it could see history"
     batched = np.asarray(function(jnp.asarray(achieved), jnp.asarray(desired)))
     if batched.shape != (64,) or not np.isfinite(batched).all():
         return "does not score every pair"
-    order = rng.permutation(64)
+    order = np.random.default_rng(1).permutation(64)
     single = [float(function(jnp.asarray(achieved[i]), jnp.asarray(desired[i]))) for i in order]
     if not np.allclose(single, batched[order], rtol=1e-5, atol=1e-6):
         return "depends on order, batch or earlier calls"
     return "pass"
+
+
+def _agrees(env: GoalEnv) -> str:
+    """Random pairs, some within and some beyond the tolerance."""
+    achieved, desired = map(jnp.asarray, _pairs(env))
+    paid, reached = np.asarray(env.reward(achieved, desired)), env.success(achieved, desired)
+    if len(np.unique(paid)) > 2:
+        return "pass"  # dense
+    differ = int(((paid == paid.max()) != np.asarray(reached)).sum())
+    return f"reward and success disagree on {differ} of 64 random pairs" if differ else "pass"
+
+
+def _pairs(env: GoalEnv) -> tuple[np.ndarray, np.ndarray]:
+    """64 random pairs of goals [64, G], about a tolerance apart."""
+    rng = np.random.default_rng(0)
+    low, high = map(np.asarray, env.goal_spec.bounds)
+    achieved = rng.uniform(low, high, (64, env.goal_spec.size)).astype(np.float32)
+    apart = rng.normal(scale=env.goal_spec.tolerance, size=achieved.shape)
+    return achieved, (achieved + apart).astype(np.float32)
 
 
 def _calls_out(jaxpr: Any) -> bool:

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from conftest import SILENT, same, tiny_config, with_
+from conftest import SILENT, same, with_
 from her_jax import checkpoint, goal_set, metrics, runner
 from her_jax.errors import UserError
 from her_jax.runner import Run
-from toy import PointEnv
 
 
 def run(env, config, folder) -> Run:
     return Run(env, config, folder, SILENT)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Final state, summary and folder of one run that tests only copy or read."""
-    folder = tmp_path_factory.mktemp("runs") / "finished"
-    return *run(PointEnv(), tiny_config(), folder).start(), folder
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of its folder."""
-    shutil.copytree(finished[2], tmp_path / "r")
-    return tmp_path / "r"
 
 
 def test_files_of_a_run(finished, copied):

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import same, with_
+from conftest import LEARNING, same, with_
 from her_jax import evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
-from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
+from her_jax.config import Config
 from toy import PointEnv
 
 
@@ -180,17 +180,6 @@ def test_normaliser_sees_relabelled_goals(toy, config):
     )
     assert float(relabelling[0].normalizer.std["goal"].max()) < 0.35
     assert float(requested[0].normalizer.std["goal"].min()) > 0.45
-
-
-LEARNING = Config(
-    train=TrainConfig(
-        env_steps=1, num_envs=8, updates_per_cycle=40, cycles_per_epoch=40, eval_episodes=100
-    ),
-    replay=ReplayConfig(capacity=800, batch_size=64),
-    agent=DDPGConfig(
-        hidden=(64, 64), discount=0.9, target_rate=0.05, target_period=1, action_l2=0.01
-    ),
-)
 
 
 def success_after_training(config: Config) -> float:

@@ -1,0 +1,70 @@
+"""Compares audited runs: `python experiments/compare.py RUN RUN ...`.
+
+Success stands beside costs, with the 95 % interval that the number of held-out goals allows. Runs
+whose evaluation settings differ in anything (task, physics, MuJoCo, goal set, tolerance, ...) are
+refused, and the difference is named.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import launch
+from her_jax.audit import record
+from her_jax.errors import UserError
+
+
+def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
+    """Print a table of audited runs.
+
+    Args:
+      runs: Two or more run folders with an audit.json.
+    """
+    if len(runs) < 2:
+        raise UserError(f"runs: {len(runs)} given; name two or more run folders")
+    records = {str(run): record.read(run) for run in runs}
+    record.require_comparable(records)
+    launch.console.print(table(records), markup=False)
+
+
+def table(records: dict[str, record.AuditRecord]) -> str:
+    """Markdown, a line a run; the records are comparable."""
+    first = next(iter(records.values()))
+    header = ["run", "success", "95 % interval", "doing nothing", "strategy", "labels"]
+    header += [f"{name} ({channel['units']})" for name, channel in first.costs.items()]
+    lines = [_line(header), _line(["---"] * len(header))]
+    for name, audited in records.items():
+        figures, relabel = audited.report_metrics, audited.relabel_strategy
+        success, goals = figures["requested_goal_success"], audited.evaluation["episodes"]
+        low, high = interval(success, goals)
+        cells = [
+            name,
+            f"{success:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{figures['no_action_success']:.3f}",
+            f"{relabel['strategy']}, k = {relabel['k']:g}",
+            ", ".join(audited.failure_labels) or "none",
+        ]
+        cells += [f"{channel['episode_sum']:.3g}" for channel in audited.costs.values()]
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share of `count` goals."""
+    z = 1.96
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    launch.guarded(lambda: tyro.cli(main))

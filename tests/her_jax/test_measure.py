@@ -1,0 +1,171 @@
+"""The figures of the one pass, against NumPy on a buffer that is written by hand."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import with_
+from her_jax import buffer, evaluate, goal_set, train
+from her_jax.agents.ddpg import DDPG
+from her_jax.audit import measure
+from her_jax.types import Box, Episode
+from toy import PointEnv
+
+STORED = 12
+
+
+def episodes(seed: int = 0) -> Episode:
+    """Random walks of the toy; the first four stand still."""
+    env, rng = PointEnv(), np.random.default_rng(seed)
+    moves = rng.uniform(-0.1, 0.1, (STORED, env.horizon, 2)).astype(np.float32)
+    moves[:4] = 0
+    walks = np.concatenate([np.zeros((STORED, 1, 2), np.float32), moves.cumsum(1)], axis=1)
+    goals = rng.uniform(-0.3, 0.3, (STORED, 2)).astype(np.float32)
+    cost = np.zeros((STORED, env.horizon, 2), np.float32)
+    return Episode(*map(jnp.asarray, (walks, walks, goals, moves * 10, cost)))
+
+
+def state_of(config: Any, stored: Episode) -> train.TrainState:
+    env = PointEnv()
+    state = train.init(env, DDPG(config.agent, 2), config, jax.random.key(0))
+    for i in range(0, STORED, 4):
+        part = jax.tree.map(lambda x, i=i: x[i : i + 4], stored)
+        state = state.replace(buffer=buffer.insert(state.buffer, part))
+    return state
+
+
+@functools.cache
+def measured() -> tuple[measure.Measured, Any]:
+    from conftest import tiny_config
+
+    config = tiny_config()
+    state = state_of(config, episodes())
+    starts = goal_set.draw(PointEnv(), 6).starts
+    run = jax.jit(functools.partial(measure.measure, PointEnv(), DDPG(config.agent, 2), config))
+    return run(state, starts, jax.random.key(1)), state
+
+
+def number(name: str) -> float:
+    return float(measured()[0].numbers[name])
+
+
+def test_coverage_counts_cells_of_the_requested_region():
+    stored = np.asarray(episodes().achieved_goal, np.float64).reshape(-1, 2)
+    cells = {tuple(cell) for cell in np.floor((stored + 1) / 0.1 + 1e-9).astype(int)}
+    inside = [cell for cell in cells if max(cell) < 20 and min(cell) >= 0]
+    assert number("goal_coverage") == pytest.approx(len(inside) / 400, abs=2 / 400)
+
+
+def test_cells_of_a_flat_region_reach_a_tolerance_beyond_it():
+    low, cells, width = measure._cells(Box((0.0, 0.4), (0.3, 0.4)), 0.05)
+    np.testing.assert_allclose(low, [0.0, 0.35])
+    np.testing.assert_array_equal(cells, [6, 1])
+    np.testing.assert_allclose(width, [0.05, 0.1])
+
+
+def test_moved_rate_is_the_share_of_episodes_that_left_their_start():
+    walks = np.asarray(episodes().achieved_goal)
+    far = np.linalg.norm(walks - walks[:, :1], axis=-1).max(1) >= 0.05
+    assert number("moved_rate") == pytest.approx(far.mean())
+    assert far[:4].sum() == 0 and far[4:].all()
+
+
+def test_distances_and_shares_of_relabelled_rows_are_plausible():
+    """Exact values depend on the rows drawn; their expectations do not."""
+    walks, goals = np.asarray(episodes().achieved_goal), np.asarray(episodes().desired_goal)
+    asked = np.linalg.norm(goals - walks[:, 0], axis=-1).mean()
+    assert number("requested_goal_distance_from_start") == pytest.approx(asked, rel=0.1)
+    later, reached, already = [], [], []
+    for t in range(15):
+        for goal in range(t + 1, 16):
+            weight = 1 / (15 - t)
+            later.append(weight * np.linalg.norm(walks[:, goal] - walks[:, 0], axis=-1))
+            near = np.linalg.norm(walks[:, t + 1] - walks[:, goal], axis=-1) < 0.1
+            reached.append(weight * near)
+            already.append(weight * (np.linalg.norm(walks[:, t] - walks[:, goal], axis=-1) < 0.1))
+    for name, values in (
+        ("relabelled_goal_distance_from_start", later),
+        ("hindsight_reached", reached),
+        ("hindsight_already_reached", already),
+    ):
+        assert number(name) == pytest.approx(np.sum(values, 0).mean() / 15, rel=0.1), name
+    assert abs(number("hindsight_ratio") - 0.8) < 3 * np.sqrt(0.16 / 4096)
+
+
+def test_exploring_success_is_of_the_newest_episodes():
+    walks, goals = np.asarray(episodes().achieved_goal), np.asarray(episodes().desired_goal)
+    reached = np.linalg.norm(walks[:, -1] - goals, axis=-1) < 0.1
+    assert number("exploring_requested_goal_success") == pytest.approx(reached.mean())
+
+
+def test_only_the_newest_episodes_count_after_the_ring_has_wrapped(config, monkeypatch):
+    monkeypatch.setattr(measure, "NEWEST_EPISODES", 4)
+    env = PointEnv()
+    stored = episodes()
+    hits = stored._replace(desired_goal=stored.achieved_goal[:, -1])
+    misses = stored._replace(desired_goal=jnp.full((STORED, 2), 5.0))
+    config = with_(config, capacity=8)
+    state = state_of(config, misses)
+    newest = buffer.insert(state.buffer, jax.tree.map(lambda x: x[:4], hits))
+    assert float(measure._newest(env, state.buffer)) == 0
+    assert float(measure._newest(env, newest)) == 1
+
+
+def test_figures_of_goals_out_of_bounds(config):
+    stored = episodes()
+    broken = stored.achieved_goal.at[0, 3, 0].set(9.0).at[5, 2, 1].set(jnp.nan)
+    state = state_of(config, stored._replace(achieved_goal=broken))
+    figures = measure._coverage(PointEnv().goal_spec, state.buffer)
+    assert float(figures["invalid_goal_share"]) == pytest.approx(2 / (STORED * 16))
+    assert number("invalid_goal_share") == 0
+
+
+def test_wasserstein_is_the_shift_of_shifted_samples():
+    a = jax.random.normal(jax.random.key(0), (500, 2))
+    assert float(measure._wasserstein(a, a + jnp.array([0.3, 0.1]))) == pytest.approx(0.2, abs=1e-5)
+    assert float(measure._wasserstein(a, a[::-1])) == pytest.approx(0, abs=1e-6)
+
+
+def test_outcome_and_floor_are_those_of_an_evaluation():
+    result, state = measured()
+    assert not np.asarray(result.idle.success).any()
+    assert np.asarray(result.idle.cost_sum).max() == 0
+    again = evaluate.outcome(PointEnv(), result.played)
+    np.testing.assert_array_equal(result.outcome.success, again.success)
+    assert result.played.desired_goal.shape == (6, 2)
+    assert int(state.buffer.size) == STORED
+
+
+def test_identity_is_clean_and_goals_are_commanded_anew():
+    assert number("identity_mismatches") == 0
+    assert number("static_goal_jitter") == 0
+    assert 0 <= number("recommanded_goal_reached") <= 1
+    assert 0 < number("recommanded_goals") <= measure.RECOMMANDED_GOALS
+
+
+def test_no_recommanded_goal_without_hindsight(config):
+    config = with_(config, strategy="none")
+    state = state_of(config, episodes())
+    result = measure.measure(
+        PointEnv(), DDPG(config.agent, 2), config, state,
+        goal_set.draw(PointEnv(), 4).starts, jax.random.key(1),
+    )  # fmt: skip
+    assert int(result.numbers["recommanded_goals"]) == 0
+    assert np.isnan(result.numbers["recommanded_goal_reached"])
+
+
+def test_two_sample_test_of_requested_goals():
+    rng = np.random.default_rng(0)
+    same = [measure.requested_goals_agree(rng.normal(size=(800, 3)), rng.normal(size=(200, 3)))
+            for _ in range(200)]  # fmt: skip
+    assert np.mean(same) > 0.98
+    shifted = rng.normal(size=(200, 3)) + np.array([0, 0, 0.5])
+    assert not measure.requested_goals_agree(rng.normal(size=(800, 3)), shifted)
+    flat = np.zeros((300, 1))
+    assert measure.requested_goals_agree(flat, flat[:50])

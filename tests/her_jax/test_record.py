@@ -1,0 +1,162 @@
+"""The audit record: what is in it, that it can be recomputed, and that edits show."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from conftest import SILENT, with_
+from her_jax import goal_set, metrics
+from her_jax.audit import log, record
+from her_jax.errors import UserError
+from her_jax.runner import Run
+
+
+def rebuilt(toy, config, folder) -> record.AuditRecord:
+    opened = Run(toy, config, folder, SILENT)
+    _, state, about = opened.restore()
+    return opened.measure(state, about, goal_set.standard(toy, config.train.eval_episodes))[0]
+
+
+def test_the_same_pieces_give_the_same_record(toy, config, finished):
+    saved = record.read(finished[2])
+    again = rebuilt(toy, config, finished[2])
+    assert record.differences(saved.to_dict(), again.to_dict()) == []
+
+
+def test_differences_are_named_with_both_values():
+    saved = {"a": 1, "b": {"c": [1, 2]}, "only": 3}
+    again = {"a": 1, "b": {"c": [1, 5]}, "new": None}
+    assert record.differences(saved, again) == [
+        "b.c.1: 2 saved, 5 recomputed",
+        "new: absent saved, None recomputed",
+        "only: 3 saved, absent recomputed",
+    ]
+
+
+def test_every_piece_has_its_own_hash(toy, config, finished):
+    """Changing one piece changes its hash and no other."""
+    state, _, folder = finished
+    opened = Run(toy, config, folder, SILENT)
+    _, _, about = opened.restore()
+    goals = goal_set.standard(toy, 8)
+    measured = record.compute(toy, opened.agent, config, state, goals)
+
+    def hashes(config=config, state=state, about=about, goals=goals):
+        return record.build(toy, config, state, about, goals, measured).hashes
+
+    reference = hashes()
+    actions = state.buffer.episodes.action.at[0, 0, 0].add(1e-3)
+    episodes = state.buffer.episodes._replace(action=actions)
+    statistics = state.normalizer.replace(mean={**state.normalizer.mean, "goal": jnp.ones(2)})
+    changed = {
+        "config": hashes(config=dataclasses.replace(config, seed=1)),
+        "replay": hashes(state=state.replace(buffer=state.buffer.replace(episodes=episodes))),
+        "parameters": hashes(state=state.replace(normalizer=statistics)),
+        "goal_set": hashes(goals=goal_set.draw(toy, 8, seed=3)),
+        "code": hashes(about=about | {"commits": ["other"]}),
+    }
+    assert set(changed) == set(reference)
+    for name, found in changed.items():
+        assert {k for k in reference if found[k] != reference[k]} == {name}
+
+
+def test_rows_beyond_the_filled_ones_do_not_count(finished):
+    state, *_ = finished
+    stored = record._stored(state)
+    assert stored.action.shape[0] == int(state.buffer.size)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("audit.json", '"requested_goal_success": 0', '"requested_goal_success": 1', "success"),
+        ("config.json", '"k": 4.0', '"k": 3.0', "hashes.config"),
+        ("config.json", '"seed": 0', '"seed": 7', "hashes.config"),
+    ],
+)
+def test_edits_of_a_run_folder_show(toy, copied, file, old, new, named):
+    from launch import read_config
+
+    text = (copied / file).read_text()
+    assert old in text
+    (copied / file).write_text(text.replace(old, new, 1))
+    again = rebuilt(toy, read_config(copied), copied)
+    found = record.differences(record.read(copied).to_dict(), again.to_dict())
+    assert any(named in line for line in found), found
+
+
+def test_incomplete_records_are_refused_in_one_line(copied):
+    values = json.loads((copied / record.JSON).read_text())
+    del values["costs"]
+    (copied / record.JSON).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"is not a whole record .*costs"):
+        record.read(copied)
+    (copied / record.JSON).write_text('{"section": ')
+    with pytest.raises(UserError, match="is not valid JSON"):
+        record.read(copied)
+    (copied / record.JSON).unlink()
+    with pytest.raises(UserError, match=r"holds no audit.json; run experiments/audit.py"):
+        record.read(copied)
+
+
+def test_damaged_logs_are_refused_in_one_line(copied):
+    path = copied / record.LOG
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="is no episode log") as error:
+        log.success(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_lost_checkpoint_writes_nothing(toy, config, copied):
+    import shutil
+
+    shutil.rmtree(copied / "checkpoints")
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    with pytest.raises(UserError, match="holds none"):
+        rebuilt(toy, config, copied)
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+def test_training_stops_when_relabelling_breaks_a_rule(toy, config, tmp_path, monkeypatch):
+    """The rows that the learner was given are the rows that are checked."""
+    from her_jax import train
+
+    honest = train.replayed
+
+    def overpaying(*arguments):
+        drawn, reward = honest(*arguments)
+        return drawn, reward + drawn.relabelled
+
+    monkeypatch.setattr(train, "replayed", overpaying)
+    with pytest.raises(UserError, match=r"audit: row \d+ .* in all\): reward: .* has stopped"):
+        Run(toy, config, tmp_path / "r", SILENT).start()
+    assert not (tmp_path / "r" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("strategy", ["random", "final", "none"])
+def test_runs_of_other_strategies_are_audited(toy, config, tmp_path, strategy):
+    run = Run(toy, with_(config, strategy=strategy, env_steps=480), tmp_path / "r", SILENT)
+    _, summary = run.start()
+    assert summary["audited_rows"] > 0
+    test = record.read(tmp_path / "r").reward_recompute_test
+    assert not any(test["violations"].values()) and test["share_within_three_sigma"]
+
+
+def test_the_audit_can_be_switched_off_while_training(toy, config, tmp_path):
+    run = Run(toy, with_(config, audited_rows=0, env_steps=240), tmp_path / "r", SILENT)
+    assert run.start()[1]["audited_rows"] == 0
+
+
+def test_only_requested_goals_are_called_success(tmp_path):
+    for name in ("success", "requested_goal_success"):
+        metrics.write_json(tmp_path / "a.json", {name: 1.0})
+    for bad in ({"hindsight_success": 1.0}, {"a": {"success_rate": 1.0}}):
+        with pytest.raises(ValueError, match="only figures on requested goals"):
+            metrics.write_json(tmp_path / "b.json", bad)
+        with pytest.raises(ValueError, match="only figures on requested goals"):
+            metrics.append(tmp_path, bad)
+    assert not (tmp_path / "b.json").exists() and not (tmp_path / metrics.METRICS).exists()

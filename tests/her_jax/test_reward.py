@@ -1,0 +1,131 @@
+"""The reward test accepts rewards of goals alone and nothing else."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import her_envs
+from conftest import SILENT, fetch
+from her_jax.audit import reward
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from toy import PointEnv
+
+PARTS = {"hit", "miss", "threshold", "pure", "grounded", "agrees"}
+
+
+@pytest.mark.parametrize("name", her_envs.names())
+def test_every_task_passes(name):
+    assert reward.require(fetch(name)) == dict.fromkeys(PARTS, "pass")
+
+
+@pytest.mark.parametrize(
+    "variant", [{"tolerance": "her2017"}, {"reward": "dense"}], ids=["her2017", "dense"]
+)
+def test_variants_pass_with_their_own_pairs(variant):
+    assert set(reward.examine(her_envs.make("FetchPush", **variant)).values()) == {"pass"}
+
+
+class Remembering(PointEnv):
+    """Pays less the more often it was asked."""
+
+    calls = np.zeros(1)
+
+    def reward(self, achieved_goal, desired_goal):
+        self.calls[0] += 1
+        return super().reward(achieved_goal, desired_goal) - self.calls[0]
+
+
+class Peeking(PointEnv):
+    """Asks the host, which knows the history of training."""
+
+    def reward(self, achieved_goal, desired_goal):
+        paid = super().reward(achieved_goal, desired_goal)
+        shape = jax.ShapeDtypeStruct(paid.shape, paid.dtype)
+        return jax.pure_callback(lambda x: np.asarray(x), shape, paid)
+
+
+class Stateful(PointEnv):
+    """Wants the simulator's state as well."""
+
+    def reward(self, achieved_goal, desired_goal, state):  # type: ignore
+        return super().reward(achieved_goal, desired_goal) + state
+
+
+class Batchwise(PointEnv):
+    """Pays by comparison with the rest of the batch."""
+
+    def reward(self, achieved_goal, desired_goal):
+        return super().reward(achieved_goal, desired_goal) - jnp.mean(achieved_goal)
+
+
+class Undefined(PointEnv):
+    """Cannot score goals that were never visited."""
+
+    def reward(self, achieved_goal, desired_goal):
+        paid = super().reward(achieved_goal, desired_goal)
+        return jnp.where(jnp.abs(desired_goal).max(-1) > 1, jnp.nan, paid)
+
+
+class Aliased(PointEnv):
+    """Success depends on more than the goals."""
+
+    calls = np.zeros(1)
+
+    def success(self, achieved_goal, desired_goal):
+        self.calls[0] += 1
+        return super().success(achieved_goal, desired_goal) ^ (self.calls[0] % 3 == 0)
+
+
+class Wider(PointEnv):
+    """Pays within twice the tolerance that success is judged by."""
+
+    def reward(self, achieved_goal, desired_goal):
+        return PointEnv(tolerance=2 * self.tolerance).reward(achieved_goal, desired_goal)
+
+
+@pytest.mark.parametrize(
+    ("env", "part", "complaint"),
+    [
+        (Remembering(), "pure", "depends on order"),
+        (Peeking(), "pure", "calls back to the host"),
+        (Batchwise(), "pure", "depends on order"),
+        (Undefined(), "pure", "does not score every pair"),
+        (Aliased(), "grounded", "depends on order"),
+        (Wider(), "agrees", "reward and success disagree on"),
+    ],
+)
+def test_rewards_that_see_more_than_goals_are_refused(env, part, complaint):
+    assert complaint in reward.examine(env)[part]
+
+
+def test_a_reward_with_a_third_argument_is_refused():
+    assert "takes 3 arguments" in reward._pure(PointEnv(), Stateful().reward)
+
+
+def test_pairs_must_be_there_and_hold():
+    class Short(PointEnv):
+        @property
+        def reward_pairs(self):
+            return super().reward_pairs[:1]
+
+    assert reward.examine(Short())["miss"] == "no such pair"
+
+    class Swapped(PointEnv):
+        @property
+        def reward_pairs(self):
+            hit, miss, threshold = super().reward_pairs
+            return hit._replace(reward=-1.0), miss._replace(success=True), threshold
+
+    results = reward.examine(Swapped())
+    assert results["hit"] == "pays -0 instead of -1" or results["hit"] == "pays 0 instead of -1"
+    assert results["miss"] == "success is False instead of True"
+
+
+def test_nothing_is_trained_with_a_bad_reward(config, tmp_path):
+    with pytest.raises(UserError, match="Point fails its reward test 'agrees'"):
+        Run(Wider(), config, tmp_path / "r", SILENT)
+    assert not (tmp_path / "r").exists()
