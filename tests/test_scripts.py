@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -115,6 +116,47 @@ def test_audit_finds_every_stored_transition_clean(trained):
     assert verified["verified"] and verified["compared"] > 90
 
 
+def copy_of(trained: Path, folder: Path, file: str, old: str, new: str) -> None:
+    """The run, one of its files edited."""
+    shutil.copytree(trained / "run", folder / "run")
+    text = (folder / "run" / file).read_text()
+    assert old in text
+    (folder / "run" / file).write_text(text.replace(old, new, 1))
+
+
+def test_verifying_an_edited_run_names_what_differs(trained, tmp_path):
+    copy_of(trained, tmp_path, "summary.json", '"eval_episodes": 4', '"eval_episodes": 5')
+    printed = script("audit", "run", "--verify", folder=tmp_path, rc=1, output=True)
+    (line,) = json.loads(printed)["differences"]
+    assert line == "summary.json: eval_episodes: 5 saved, 4 recomputed"
+
+
+def test_another_tolerance_than_the_trained_one_is_refused(trained, tmp_path):
+    copy_of(trained, tmp_path, "config.json", '"tolerance": "v4"', '"tolerance": "her2017"')
+    for name in ("evaluate", "audit"):
+        printed = script(name, "run", folder=tmp_path, rc=2)
+        assert "tolerance: trained with 0.05 and evaluated with 0.07" in printed
+        assert len(printed.strip().splitlines()) == 1
+
+
+def test_runs_are_compared_only_if_they_were_scored_alike(trained, tmp_path):
+    copy_of(trained, tmp_path, "audit.json", '"episodes": 4', '"episodes": 7')
+    same = script("compare", "run", "run", folder=trained)
+    assert "table_contact_force (N)" in same and "95 % interval" in same
+    printed = script("compare", "run", str(trained / "run"), folder=tmp_path, rc=2)
+    assert "error: episodes: run was scored with 7 and" in printed
+
+
+def test_a_truncated_run_folder_is_refused_in_one_line(trained, tmp_path):
+    copy_of(trained, tmp_path, "audit.json", "}", "")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for words in (("audit", "run", "--verify"), ("compare", "run", "run")):
+        printed = script(*words, folder=tmp_path, rc=2)
+        assert "audit.json is not valid JSON" in printed
+        assert len(printed.strip().splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 def test_render_and_plot(trained):
     script("render", "run", "--episodes", "1", "--out", "film.mp4", folder=trained)
     assert b"ftyp" in (trained / "film.mp4").read_bytes()[:16]
@@ -152,6 +194,8 @@ def test_render_and_plot(trained):
         ("audit nowhere.npz --tolerance 0.05", "replay: nowhere.npz is no .npz file"),
         ("draw_goals fetch-push --out run/config.json", "out: run/config.json cannot be written"),
         ("evaluate run --episodes 1001", "episodes: 1001 asked for"),
+        ("compare run", "runs: 1 given; name two or more"),
+        ("compare run nowhere", "audit: nowhere holds no audit.json"),
         ("evaluate run --goals run/config.json", "goals: run/config.json is no held-out set"),
         ("plot nowhere", "run: nowhere is no folder"),
     ],

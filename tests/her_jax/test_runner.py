@@ -123,6 +123,16 @@ def test_damaged_checkpoints_are_refused_in_one_line(toy, config, copied):
     assert "\n" not in str(error.value)
 
 
+def test_goals_that_training_has_seen_are_refused(toy, config, finished):
+    state, _, folder = finished
+    opened = run(toy, config, folder)
+    seen = np.asarray(state.buffer.episodes.desired_goal[:8])
+    goals = goal_set.standard(toy, 8)
+    overlapping = goals._replace(starts=goals.starts._replace(desired_goal=seen))
+    with pytest.raises(UserError, match="8 of 8 held-out goals were requested in training"):
+        opened.measure(state, {"goal": {}, "commits": []}, overlapping)
+
+
 def test_existing_folder_is_refused_and_untouched(toy, config, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "precious").write_text("data")
