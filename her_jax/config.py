@@ -44,8 +44,8 @@ class ReplayConfig:
     capacity: int = 20_000
     """Size of the ring in episodes (20,000 x 50 steps: the paper's 1e6 transitions)."""
     strategy: str = "future"
-    """Which achieved goals replace the requested one: "future", "final", "episode", "random" or
-    "none" (HER paper, section 4.5)."""
+    """Which goals replace the requested one: "future", "final", "episode", "random" or "none" (HER
+    paper, section 4.5), or "future_actual" (mrl)."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
     batch_size: int = 256

@@ -58,12 +58,17 @@ class Episode(NamedTuple):
     cost: jax.Array
 
 
+REQUEST = -1
+"""The time of an episode's request: before its first state."""
+
+
 class Moment(NamedTuple):
     """A point in stored time.
 
     Attributes:
       episode: int32 [...], row of the buffer.
-      time: int32 [...], in 0..T for a state, in 0..T-1 for a transition.
+      time: int32 [...], in 0..T for a state, in 0..T-1 for a transition; as the source of a goal
+        also `REQUEST`, for the goal that the episode was asked for.
     """
 
     episode: jax.Array

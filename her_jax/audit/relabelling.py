@@ -9,7 +9,8 @@ rule that a sampler breaks in a single row is reported with that row.
     requested     a row that was not relabelled carries the goal that was requested
     provenance    a relabelled goal was achieved where the strategy may take goals from: in the
                   same episode, strictly later (`future`), at its end (`final`), anywhere in it
-                  (`episode`), or anywhere in the buffer (`random`)
+                  (`episode`), or anywhere in the buffer (`random`); `future_actual` may also take
+                  what any stored episode was asked for
     reward        the reward is that of the next achieved goal under the row's goal
     finite        every number of the row is finite
     workspace     the goal lies within the given bounds (only where bounds are given)
@@ -124,11 +125,11 @@ def check(
       stored: how many leading rows of it are filled.
       claim: what the sampler returned, [B, ...].
       reward: the environment's own, (achieved [B, G], desired [B, G]) -> [B].
-      strategy: "future", "final", "episode", "random" or "none".
+      strategy: one of `relabel.STRATEGIES`.
       probability: configured share of relabelled rows.
       bounds: lowest and highest goal [G], in the goal's units; None for no such rule.
       success: whether a goal is reached, where the claim has done flags.
-      everywhere: `goals_of` the whole buffer, for "random"; made from `episodes` if not given.
+      everywhere: `anywhere` of the whole buffer, where `episodes` is a part of it.
 
     Returns:
       For each rule the rows that break it, and the verdict on the share.
@@ -142,12 +143,11 @@ def check(
     goals = claim.desired_goal
     after = held.achieved_goal[episode, time + 1]
     recomputed = np.asarray(reward(after, goals))
-    if strategy == "random":
-        if everywhere is None:
-            everywhere = goals_of(held.achieved_goal[:stored])
-        allowed = np.array([goal in everywhere for goal in _bytes(goals)], bool)
-    else:
-        allowed = _in_episode(held, episode, time, goals, strategy)
+    if everywhere is None:
+        everywhere = anywhere(episodes, stored, strategy)
+    allowed = _in_episode(held, episode, time, goals, strategy)
+    if everywhere:
+        allowed |= np.array([goal in everywhere for goal in _bytes(goals)], bool)
     violations = {
         "stored": ~inside,
         "physics": ~(
@@ -307,6 +307,16 @@ def merge(reports: list[Report], probability: float) -> Report:
     return Report(violations, share, _share_holds(share, probability, sum(sizes)))
 
 
+def anywhere(episodes: Episode, stored: int, strategy: str) -> frozenset[bytes]:
+    """The goals that a strategy may use for any step, as bits; of `stored` rows of [C, ...]."""
+    held: Any = episodes
+    if strategy == "random":
+        return goals_of(held.achieved_goal[:stored])
+    if strategy == "future_actual":
+        return goals_of(held.desired_goal[:stored])
+    return frozenset()
+
+
 def goals_of(goals: np.ndarray) -> frozenset[bytes]:
     """All goals [..., G] as a set of their bits."""
     return frozenset(_bytes(goals.reshape(-1, goals.shape[-1])))
@@ -329,7 +339,7 @@ def _in_episode(
     """Rows [B] whose goal was achieved where in its episode the strategy may take it from."""
     there = (held.achieved_goal[episode] == goals[:, None]).all(-1)  # [B, T+1]
     moments = np.arange(there.shape[1])
-    if strategy == "future":
+    if strategy in ("future", "future_actual"):
         return (there & (moments > time[:, None])).any(-1)
     if strategy == "final":
         return there[:, -1]

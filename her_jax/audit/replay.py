@@ -31,17 +31,7 @@ def check_drawn(
     rows = len(claim.reward)
     held = jax.tree.map(np.asarray, _pick(replay.episodes, drawn.steps.episode))
     stored = int(replay.size)
-    everywhere = None
-    if config.replay.strategy == "random":
-        achieved = np.asarray(replay.episodes.achieved_goal)[:stored].reshape(
-            -1, env.goal_spec.size
-        )
-        everywhere = frozenset().union(
-            *(
-                relabelling.goals_of(achieved[achieved[:, 0] == goal[0]])
-                for goal in claim.desired_goal
-            )
-        )
+    everywhere = _anywhere(config.replay.strategy, replay, stored, claim.desired_goal)
     report = relabelling.check(
         held,
         rows,
@@ -63,9 +53,6 @@ def check_stored(
     size, horizon = int(replay.size), env.horizon
     draw = jax.jit(functools.partial(train.replayed, env, config))
     episodes = jax.tree.map(np.asarray, replay.episodes)
-    everywhere = None
-    if config.replay.strategy == "random":
-        everywhere = relabelling.goals_of(episodes.achieved_goal[:size])
     check = functools.partial(
         relabelling.check,
         episodes,
@@ -74,7 +61,7 @@ def check_stored(
         strategy=config.replay.strategy,
         probability=config.replay.relabel_probability,
         bounds=env.goal_spec.bounds,
-        everywhere=everywhere,
+        everywhere=relabelling.anywhere(episodes, size, config.replay.strategy),
     )
     count = draws * size * horizon
     chunk = min(_CHUNK, count)
@@ -88,6 +75,20 @@ def check_stored(
         rows = count - i * chunk
         reports.append(check(jax.tree.map(lambda x, rows=rows: x[:rows], claim)))
     return relabelling.merge(reports, config.replay.relabel_probability)
+
+
+def _anywhere(
+    strategy: str, replay: buffer.BufferState, stored: int, goals: np.ndarray
+) -> frozenset[bytes]:
+    """Of `relabelling.anywhere`, the goals that could be one of `goals` [B, G]."""
+    if strategy == "future_actual":
+        return relabelling.goals_of(np.asarray(replay.episodes.desired_goal)[:stored])
+    if strategy != "random":
+        return frozenset()
+    achieved = np.asarray(replay.episodes.achieved_goal)[:stored].reshape(-1, goals.shape[1])
+    return frozenset().union(
+        *(relabelling.goals_of(achieved[achieved[:, 0] == goal[0]]) for goal in goals)
+    )
 
 
 @jax.jit

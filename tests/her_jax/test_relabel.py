@@ -12,7 +12,7 @@ from scipy import stats
 
 from conftest import naming_episodes, p_value
 from her_jax import buffer, relabel
-from her_jax.types import Moment
+from her_jax.types import REQUEST, Moment
 from oracles import sample_her_transitions
 
 HORIZON, EPISODES, SAMPLES = 7, 6, 20_000
@@ -84,6 +84,17 @@ def test_episode_is_uniform_on_all_its_states():
     assert p_value(stats.chisquare(counts)) > 1e-4
 
 
+def test_future_actual_is_half_future_and_half_what_was_asked_for():
+    steps, got = drawn("future_actual", 1.0)
+    asked = got.desired_goal[:, 1] == -1
+    assert abs(asked.mean() - 0.5) < 4 * np.sqrt(0.25 / SAMPLES)
+    own = got.observation[:, 0]
+    np.testing.assert_array_equal(got.desired_goal[~asked, 0], own[~asked])
+    assert (got.desired_goal[~asked, 1] > steps.time[~asked]).all()
+    counts = np.bincount(got.desired_goal[asked, 0].astype(int) - 6, minlength=EPISODES)
+    assert p_value(stats.chisquare(counts)) > 1e-4
+
+
 def test_random_is_uniform_on_everything_stored():
     _, got = drawn("random", 1.0)
     episode, time = got.desired_goal[:, 0].astype(int) - 6, got.desired_goal[:, 1].astype(int)
@@ -143,4 +154,4 @@ def test_strategies_are_unbatched_functions():
         step = Moment(jnp.asarray(3), jnp.asarray(2))
         at = strategy(jax.random.key(0), step, jnp.asarray(5), HORIZON)
         assert at.episode.shape == at.time.shape == (), name
-        assert 0 <= int(at.episode) < 5 and 0 <= int(at.time) <= HORIZON
+        assert 0 <= int(at.episode) < 5 and REQUEST <= int(at.time) <= HORIZON

@@ -77,8 +77,8 @@ def test_an_unknown_mistake_is_not_given_a_name():
 @pytest.mark.parametrize(
     ("time", "allowed"),
     [
-        (HORIZON, {"future", "final", "episode", "random"}),
-        (HORIZON - 1, {"future", "episode", "random"}),  # final, off by one
+        (HORIZON, {"future", "final", "episode", "random", "future_actual"}),
+        (HORIZON - 1, {"future", "episode", "random", "future_actual"}),  # final, off by one
         (0, {"episode", "random"}),
     ],
 )
@@ -87,7 +87,7 @@ def test_where_each_strategy_may_take_goals_from(time, allowed):
     claim = relabel_with(
         stored, row_at_time_two(stored), stored.achieved_goal[np.zeros(ROWS, int), time]
     )
-    for strategy in ("future", "final", "episode", "random", "none"):
+    for strategy in relabel.STRATEGIES:
         report = CHECK(stored, EPISODES, claim, strategy=strategy)
         assert (not report.violations["provenance"].any()) == (strategy in allowed), strategy
 
