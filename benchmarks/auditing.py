@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 
 import harness
 import her_envs
-from her_jax import buffer, train
+from her_jax import buffer, goal_set, train
 from her_jax.audit import replay
 from her_jax.config import Config, ReplayConfig
 from her_jax.relabel import STRATEGIES
@@ -64,13 +65,12 @@ def _row(
     config = Config(replay=ReplayConfig(strategy=strategy, capacity=buffer.capacity(stored)))
     relabel = jax.jit(functools.partial(train.replayed, env, config))
     steps = buffer.sample(stored, jax.random.key(1), UPDATES * ROWS)
+    reward, goals = replay.scorer(env.reward), goal_set.standard(env, 200)
     drawn = train.Drawn(steps, *relabel(stored, steps, jax.random.key(2)))
     seconds = harness.side_by_side(
         {
-            "stored": lambda: _clean(
-                replay.check_stored(env, config, stored, 1, jax.random.key(3))
-            ),
-            "drawn": lambda: _clean(replay.check_drawn(env, config, stored, drawn)),
+            "stored": lambda: _clean(replay.check_stored(env, config, stored, jax.random.key(3))),
+            "drawn": lambda: _sampled(env, config, reward, goals, stored, drawn),
         },
         rounds,
     )
@@ -80,6 +80,14 @@ def _row(
         "stored_s": seconds["stored"],
         "drawn_s": seconds["drawn"],
     }
+
+
+def _sampled(
+    env: Any, config: Config, reward: Any, goals: Any, stored: buffer.BufferState, drawn: Any
+) -> None:
+    """What the runner does after an epoch: 400 new episodes and 400 rows."""
+    goal_set.require_disjoint(goals, np.asarray(stored.episodes.desired_goal[:400]))
+    _clean(replay.check_drawn(env, config, reward, stored, drawn))
 
 
 def _clean(report: Any) -> None:

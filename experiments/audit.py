@@ -14,6 +14,7 @@ three audits of a thousand.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,6 @@ import launch
 from her_jax import goal_set, metrics
 from her_jax.audit import foreign, log, record, relabelling
 from her_jax.errors import UserError
-from her_jax.relabel import STRATEGIES
 from her_jax.runner import Run
 
 _WRITTEN = (record.JSON, record.MARKDOWN, record.LOG)
@@ -67,8 +67,8 @@ def audit_run(run: Run) -> bool:
     _, state, about = run.restore()
     launch.status.print("compiling, then auditing ...")
     built = run.audit(state, about, goal_set.standard(run.env, run.config.train.eval_episodes))
+    record.refresh_summary(run.folder, built)
     test = built.reward_recompute_test
-    clean = not any(test["violations"].values()) and test["share_within_three_sigma"]
     launch.report(
         {
             "task": built.task,
@@ -81,11 +81,12 @@ def audit_run(run: Run) -> bool:
             "violations": test["violations"],
             "relabelled_share": test["relabelled_share"],
             "share_within_three_sigma": test["share_within_three_sigma"],
-            "clean": clean,
+            "identity_mismatches": test["identity_mismatches"],
+            "clean": built.clean,
             "written": [str(run.folder / name) for name in _WRITTEN],
         }
     )
-    return clean
+    return built.clean
 
 
 def verify_run(run: Run) -> bool:
@@ -93,16 +94,24 @@ def verify_run(run: Run) -> bool:
     saved = record.read(run.folder)
     _, state, about = run.restore()
     launch.status.print("compiling, then recomputing ...")
-    rebuilt, _ = run.measure(
+    rebuilt, steps = run.measure(
         state, about, goal_set.standard(run.env, run.config.train.eval_episodes)
     )
-    logged = log.success(run.folder / record.LOG)
+    logged, written = log.read(run.folder / record.LOG), run.folder / record.MARKDOWN
+    text = record.markdown(dataclasses.replace(rebuilt, made_with=saved.made_with))
     found = {
-        record.JSON: record.differences(saved.to_dict(), rebuilt.to_dict()),
+        record.JSON: record.differences(saved.claims(), rebuilt.claims()),
         record.LOG: record.differences(
-            {"requested_goal_success": logged},
-            {"requested_goal_success": rebuilt.report_metrics["requested_goal_success"]},
+            {"rows": len(logged), "equal": logged.equals(steps), "reached": log.success(logged)},
+            {
+                "rows": len(steps),
+                "equal": True,
+                "reached": rebuilt.report_metrics["requested_goal_success"],
+            },
         ),
+        record.MARKDOWN: []
+        if written.is_file() and written.read_text() == text
+        else ["the text is not the record's"],
         metrics.SUMMARY: _summary_differences(run, rebuilt),
     }
     lines = [f"{file}: {line}" for file, all_ in found.items() for line in all_]
@@ -132,9 +141,13 @@ def audit_file(
     """Audits foreign replay data with a sparse reward; whether no rule is broken."""
     if tolerance is None:
         raise UserError("tolerance: not given; name the task's success distance, e.g. 0.05")
-    if strategy not in STRATEGIES:
-        raise UserError(f"strategy: {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
+    if not tolerance > 0 or not k >= 0 or not rewards[0] < rewards[1]:
+        raise UserError(
+            f"tolerance, k, rewards: {tolerance}, {k}, {rewards}; give a positive tolerance, k of "
+            "at least 0, and a reward for missing below that for reaching"
+        )
     replay = foreign.load(path)
+    episodes = len(np.asarray(replay.episodes.desired_goal))
 
     def reward(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
         reached = np.linalg.norm(achieved - desired, axis=-1) <= tolerance
@@ -143,7 +156,7 @@ def audit_file(
     probability = 0.0 if strategy == "none" else 1.0 - 1.0 / (1.0 + k)
     report = relabelling.check(
         replay.episodes,
-        len(np.asarray(replay.episodes.desired_goal)),
+        episodes,
         replay.claim,
         reward=reward,
         strategy=strategy,
@@ -155,7 +168,9 @@ def audit_file(
         "rows": len(replay.claim.reward),
         "violations": {rule: int(bad.sum()) for rule, bad in report.violations.items()},
         "reasons": report.reasons(),
-        "causes": relabelling.causes(replay.episodes, replay.claim, report, reward=reward),
+        "causes": relabelling.causes(
+            replay.episodes, episodes, replay.claim, report, reward=reward
+        ),
         "identity_mismatches": mismatches,
         "relabelled_share": report.share,
         "configured_share": probability,

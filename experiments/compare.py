@@ -27,6 +27,9 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     if len(runs) < 2:
         raise UserError(f"runs: {len(runs)} given; name two or more run folders")
     records = {str(run): record.read(run) for run in runs}
+    for run, audited in records.items():
+        if not audited.evaluation.get("episodes", 0) > 0:
+            raise UserError(f"run: {run} was scored on no goal; audit it anew")
     record.require_comparable(records)
     launch.console.print(table(records), markup=False)
 
@@ -55,7 +58,11 @@ def table(records: dict[str, record.AuditRecord]) -> str:
 
 
 def interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share of `count` goals."""
+    """The 95 % score interval of a share of `count` goals.
+
+    References:
+      Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
     z = 1.96
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))

@@ -29,9 +29,10 @@ def main(
       episodes: Number of starts.
       seed: Which set.
     """
-    for name, value in (("episodes", episodes), ("seed", seed + 1)):
-        if value < 1:
-            raise UserError(f"{name}: too small; try {name} 1")
+    if episodes < 1:
+        raise UserError(f"episodes: {episodes} is not positive; try 1000")
+    if not 0 <= seed < 2**31:
+        raise UserError(f"seed: {seed} does not lie in [0, 2**31); try 1")
     env = her_envs.make(presets.environment(task))
     goals = goal_set.draw(env, episodes, seed)
     goal_set.save(env, goals, out)

@@ -21,24 +21,24 @@ from her_jax.errors import UserError
 
 def main(
     run: Annotated[Path, tyro.conf.Positional],
-    episodes: int = 1000,
+    episodes: int | None = None,
     goals: Path | None = None,
 ) -> None:
     """Evaluate the latest checkpoint of a run.
 
     Args:
       run: Run folder.
-      episodes: Number of held-out goals, the first ones of the set.
+      episodes: Number of held-out goals, the first ones of the set; default all of the set.
       goals: CSV that draw_goals.py wrote; default the task's own held-out set.
     """
-    if episodes < 1:
+    if episodes is not None and episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
     opened = launch.open_run(run)
     env = opened.env
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
     epoch, state, _ = opened.restore()
     opened.require_disjoint(held_out, state)
-    launch.status.print(f"compiling, then playing {episodes} held-out goals twice ...")
+    launch.status.print(f"compiling, then playing {held_out.episodes} held-out goals twice ...")
     outcome = jax.jit(opened.evaluate)(state, held_out.starts)
     launch.report(
         {

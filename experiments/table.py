@@ -28,8 +28,8 @@ _HEADER = (
 )
 
 _COST_HEADER = (
-    "| task | cost | units | sum of an episode | worst step |",
-    "|---|---|---|---|---|",
+    "| task | cost | units | sum of an episode | worst step | doing nothing: sum | worst step |",
+    "|---|---|---|---|---|---|---|",
 )
 
 Members = list[tuple[dict[str, Any], list[dict[str, Any]]]]
@@ -60,34 +60,38 @@ def table(runs: list[Path]) -> str:
     Raises:
       UserError: if a folder holds no summary or no epoch.
     """
+    return "\n".join([*_HEADER, *map(_row, _alike(runs))])
+
+
+def _alike(runs: list[Path]) -> list[Members]:
+    """Runs of one MuJoCo whose settings differ in nothing but the seed, together."""
     comparable: dict[str, Members] = {}
     for run in runs:
         if not (run / metrics.SUMMARY).is_file():
             raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
         summary = metrics.read_json(run / metrics.SUMMARY)
+        if "costs" not in summary:
+            raise UserError(f"run: {run} is of an older version, without costs; train it again")
         settings = launch.read_config(run).to_dict()
         del settings["seed"], settings["env"]["num_threads"]
         del settings["train"]["checkpoint_period"]
         key = json.dumps([settings, summary["versions"]["mujoco"]])
         comparable.setdefault(key, []).append((summary, metrics.read(run)))
-    return "\n".join([*_HEADER, *map(_row, comparable.values())])
+    return list(comparable.values())
 
 
 def cost_table(runs: list[Path]) -> str:
-    """Markdown, a line for each task and cost channel: medians over the runs of a task."""
-    channels: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for run in runs:
-        summary = metrics.read_json(run / metrics.SUMMARY)
-        for name, channel in summary["costs"].items():
-            key = (summary["task"], name, channel["units"])
-            channels.setdefault(key, []).append(channel)
+    """Markdown, a line for each cost channel of each line of `table`."""
     lines = [*_COST_HEADER]
-    for (task, name, units), members in channels.items():
-        middle = [
-            f"{statistics.median(member[field] for member in members):.3g}"
-            for field in ("episode_sum", "worst_step")
-        ]
-        lines.append(f"| {task} | {name} | {units} | {' | '.join(middle)} |")
+    for members in _alike(runs):
+        summaries = [summary for summary, _ in members]
+        for name, channel in summaries[0]["costs"].items():
+            cells = [summaries[0]["task"], name, channel["units"]]
+            for part in ("costs", "no_action_costs"):
+                for field in ("episode_sum", "worst_step"):
+                    values = [summary[part][name][field] for summary in summaries]
+                    cells.append(f"{statistics.median(values):.3g}")
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from her_jax.errors import UserError
 from her_jax.rollout import Policy, play
-from her_jax.types import Episode, GoalEnv, GoalObs, GoalSpec
+from her_jax.types import Episode, GoalEnv, GoalObs, GoalSpec, Key
 
 
 class Outcome(NamedTuple):
@@ -37,12 +37,17 @@ class Outcome(NamedTuple):
     cost_max: jax.Array
 
 
-def episodes(env: GoalEnv, policy: Policy, starts: Any) -> Episode:
+def episodes(env: GoalEnv, policy: Policy, starts: Any, key: Key | None = None) -> Episode:
     """Plays one episode [E, ...] from every held-out start [E, ...].
 
-    The policy should be deterministic: the key it is handed is the same in every episode.
+    Args:
+      env: the environment.
+      policy: chooses actions.
+      starts: held-out starts.
+      key: consumed by a policy that is not deterministic.
     """
-    return jax.vmap(lambda start: play(env, policy, start, jax.random.key(0)))(starts)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, len(starts.desired_goal))
+    return jax.vmap(lambda start, key: play(env, policy, start, key))(starts, keys)
 
 
 def outcome(env: GoalEnv, played: Episode) -> Outcome:

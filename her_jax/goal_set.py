@@ -20,7 +20,12 @@ import numpy as np
 from her_jax.errors import UserError
 from her_jax.types import GoalEnv, Key
 
-_HELD_OUT = 0x48_45_52  # folded into the key of seed 0; training only ever splits
+_HELD_OUT = 0x48_45_52
+"""Folded into the key of seed 0: its child number 4,736,338, and training uses the first two."""
+
+
+SIZE = 1000
+"""Starts in each of the sets that come with the environments."""
 
 
 class GoalSet(NamedTuple):
@@ -40,16 +45,17 @@ class GoalSet(NamedTuple):
         return len(self.starts.desired_goal)
 
 
-def standard(env: GoalEnv, episodes: int) -> GoalSet:
+def standard(env: GoalEnv, episodes: int | None = None) -> GoalSet:
     """The set that published figures are on: the first `episodes` rows of the environment's file.
 
-    An environment without a file gets the starts that its file would be made of.
+    An environment without a file gets the starts that its file would be made of. Without a number,
+    the whole set.
 
     Raises:
       UserError: if the file is damaged, or has fewer rows.
     """
     if env.held_out_file is None:
-        return draw(env, episodes)
+        return draw(env, SIZE if episodes is None else episodes)
     return load(env, env.held_out_file, episodes)
 
 
@@ -126,7 +132,8 @@ def require_disjoint(goals: GoalSet, trained: np.ndarray) -> None:
 
     Args:
       goals: the held-out set.
-      trained: requested goals [n, G] of training episodes.
+      trained: requested goals [n, G] of training episodes; goals of episodes that a buffer has
+        forgotten cannot be compared.
 
     Raises:
       UserError: if a goal is in both, bit for bit.

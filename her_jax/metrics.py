@@ -23,10 +23,9 @@ SUCCESSES = frozenset(
         "requested_goal_success_best",
         "exploring_requested_goal_success",
         "no_action_success",
-        "success",  # of an evaluation's settings: when a goal counts as reached
     }
 )
-"""Every name of a figure, or setting, that may contain "success"."""
+"""Every name of a figure that may contain "success"."""
 
 
 def require_honest_names(values: Any) -> None:
@@ -37,8 +36,11 @@ def require_honest_names(values: Any) -> None:
     """
     if isinstance(values, dict):
         for name, value in values.items():
-            if "success" in name and name not in SUCCESSES:
+            if "success" in name.lower() and name not in SUCCESSES:
                 raise ValueError(f"{name}: only figures on requested goals are called success")
+            require_honest_names(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
             require_honest_names(value)
 
 
@@ -67,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(
             f"run: {path.parent} holds no {path.name}; give a folder that train.py made"
         ) from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"run: {path} is not valid JSON ({error}); restore or retrain") from None
 
 

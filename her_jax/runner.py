@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -30,8 +31,7 @@ from rich.progress import (
 
 from her_jax import checkpoint, evaluate, goal_set, metrics, provenance, train
 from her_jax.agents.ddpg import DDPG
-from her_jax.audit import record, replay, reward
-from her_jax.audit.measure import Measured
+from her_jax.audit import record, relabelling, replay, reward
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
@@ -65,8 +65,7 @@ class Run:
           console: where progress is printed; standard output by default.
 
         Raises:
-          UserError: if the goal buffer would not fit into free memory, or the environment's reward
-            fails its test.
+          UserError: if the goal buffer would not fit into free memory.
         """
         self.env, self.config, self.folder = env, config, folder
         self.console = console or Console(highlight=False)
@@ -74,14 +73,15 @@ class Run:
         self.epoch_steps = config.train.cycles_per_epoch * config.train.num_envs * env.horizon
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
         _require_memory(env, config)
-        reward.require(env)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
 
         Raises:
-          UserError: if the folder already exists.
+          UserError: if the folder already exists, the reward fails its test, or there are not as
+            many held-out goals as the settings ask for.
         """
+        goals = self._prepare()
         if self.folder.exists():
             is_run = (self.folder / metrics.CONFIG).is_file()
             resume = f", or go on with --resume {self.folder}" if is_run else ""
@@ -101,7 +101,7 @@ class Run:
         clock = _Clock(0.0)
         with self._compiling("the initial state", about):
             state = jax.jit(self._init)(jax.random.key(self.config.seed))
-        return self._loop(0, state, about, clock)
+        return self._loop(0, state, about, goals, clock)
 
     def resume(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Goes on from the latest checkpoint and ends as an uninterrupted run does.
@@ -109,6 +109,7 @@ class Run:
         Raises:
           UserError: if there is no checkpoint, it does not fit, or nothing is left to train.
         """
+        goals = self._prepare()
         epoch, state, about = self.restore()
         finished = (self.folder / metrics.SUMMARY).exists() and epoch == self.epochs
         if epoch > self.epochs or finished:
@@ -121,7 +122,7 @@ class Run:
         for name in (metrics.SUMMARY, record.JSON, record.MARKDOWN, record.LOG):
             (self.folder / name).unlink(missing_ok=True)  # of the shorter run
         metrics.rewind(self.folder, epoch)
-        return self._loop(epoch, state, about, _Clock(about["wall_s"]))
+        return self._loop(epoch, state, about, goals, _Clock(about["wall_s"]))
 
     def restore(self) -> tuple[int, train.TrainState, dict[str, Any]]:
         """Epoch, state and plain values of the latest checkpoint.
@@ -147,34 +148,39 @@ class Run:
         Raises:
           UserError: if a held-out goal was requested in training.
         """
-        built, measured = self.measure(state, about, goals)
-        record.write(self.folder, built, self.env, self.config, state, measured)
+        built, steps = self.measure(state, about, goals)
+        record.write(self.folder, built, steps)
         return built
 
     def measure(
         self, state: train.TrainState, about: dict[str, Any], goals: GoalSet
-    ) -> tuple[record.AuditRecord, Measured]:
-        """The audit record, not yet written, and the pass that it is made from.
+    ) -> tuple[record.AuditRecord, pa.Table]:
+        """The audit record and its episode log, not yet written.
 
         Raises:
           UserError: if a held-out goal was requested in training.
         """
         self.require_disjoint(goals, state)
         measured = record.compute(self.env, self.agent, self.config, state, goals)
-        return record.build(self.env, self.config, state, about, goals, measured), measured
+        built = record.build(self.env, self.config, state, about, goals, measured)
+        return built, record.episode_log(built, self.env, self.config, state, measured)
 
     def act(self, state: train.TrainState, obs: GoalObs) -> jax.Array:
         """The greedy action for an observation of any leading shape."""
         return train.greedy(self.agent, self.config, state.learner, state.normalizer, obs)
 
-    def require_disjoint(self, goals: GoalSet, state: train.TrainState) -> None:
-        """Refuses held-out goals that the buffer's episodes were asked for.
+    def require_disjoint(
+        self, goals: GoalSet, state: train.TrainState, newest: int | None = None
+    ) -> None:
+        """Refuses held-out goals that the buffer's episodes, or the newest of them, asked for.
 
         Raises:
           UserError: says how many.
         """
-        asked = np.asarray(state.buffer.episodes.desired_goal)[: int(state.buffer.size)]
-        goal_set.require_disjoint(goals, asked)
+        size, capacity = int(state.buffer.size), self.config.replay.capacity
+        age = np.arange(size if newest is None else min(newest, size))
+        rows = (int(state.buffer.cursor) - 1 - age) % capacity
+        goal_set.require_disjoint(goals, np.asarray(state.buffer.episodes.desired_goal)[rows])
 
     def floor(self, goals: GoalSet) -> float:
         """What doing nothing scores on a held-out set."""
@@ -190,12 +196,22 @@ class Run:
     ) -> tuple[train.TrainState, dict[str, jax.Array], train.Drawn]:
         return train.epoch(self.env, self.agent, self.config, state)
 
+    def _prepare(self) -> GoalSet:
+        """Tests the reward and reads the held-out goals, before anything is written or compiled."""
+        reward.require(self.env)
+        return goal_set.standard(self.env, self.config.train.eval_episodes)
+
     def _loop(
-        self, done: int, state: train.TrainState, about: dict[str, Any], clock: _Clock
+        self,
+        done: int,
+        state: train.TrainState,
+        about: dict[str, Any],
+        goals: GoalSet,
+        clock: _Clock,
     ) -> tuple[train.TrainState, dict[str, Any]]:
         """Epochs after `done` until the last, each evaluated, logged and perhaps saved."""
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
-        goals = goal_set.standard(self.env, self.config.train.eval_episodes)
+        pay = replay.scorer(self.env.reward)
         run_epoch, run_evaluation = self._compile(state, goals, about)
         self.console.print("compiling and playing the no-action floor ...")
         floor = self.floor(goals)
@@ -204,7 +220,7 @@ class Run:
             for epoch in range(done + 1, self.epochs + 1):
                 (state, values, drawn), train_s = clock.timed(run_epoch, state)
                 _require_finite({"env_steps": state.env_steps, **values}, self.folder)
-                audited, audit_s = clock.timed(self._check, state, drawn, goals)
+                audited, audit_s = clock.timed(self._check, state, drawn, goals, pay)
                 outcome, eval_s = clock.timed(run_evaluation, state, goals.starts)
                 about["wall_s"] = clock.total()
                 seconds = {"train_s": train_s, "audit_s": audit_s, "eval_s": eval_s}
@@ -223,20 +239,28 @@ class Run:
         return state, summary
 
     def _check(
-        self, state: train.TrainState, drawn: train.Drawn, goals: GoalSet
+        self, state: train.TrainState, drawn: train.Drawn, goals: GoalSet, pay: relabelling.Scorer
     ) -> dict[str, float]:
         """The auditor's look at an epoch.
+
+        Goals out of bounds are counted; they say that a simulation broke, not a sampler.
 
         Raises:
           UserError: if relabelling broke a rule, or training asked for a held-out goal.
         """
-        self.require_disjoint(goals, state)
+        train_config = self.config.train
+        newest = train_config.cycles_per_epoch * train_config.num_envs
+        self.require_disjoint(goals, state, newest)
         if self.config.replay.audited_rows == 0:
-            return {"audited_rows": 0}
-        report = replay.check_drawn(self.env, self.config, state.buffer, drawn)
+            return {"audited_rows": 0, "audited_rows_out_of_bounds": 0}
+        report = replay.check_drawn(self.env, self.config, pay, state.buffer, drawn)
+        outside = int(report.violations.pop("workspace").sum())
         if report.broken:
             raise UserError(f"audit: {report.reasons()[0]}; training has stopped in {self.folder}")
-        return {"audited_rows": len(report.violations["stored"])}
+        return {
+            "audited_rows": len(report.violations["stored"]),
+            "audited_rows_out_of_bounds": outside,
+        }
 
     def _compile(
         self, state: train.TrainState, goals: GoalSet, about: dict[str, Any]

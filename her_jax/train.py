@@ -129,16 +129,26 @@ def explore(env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: 
     """One episode [N, ...] in every environment under the exploring policy; consumes `key`."""
 
     def policy(key: Key, obs: GoalObs) -> jax.Array:
-        inputs = normalizer.inputs(
-            state.normalizer, obs.observation, obs.desired_goal, config.normalizer
-        )
-        return agent.explore(state.learner, inputs, key)
+        return exploring(agent, config, state.learner, state.normalizer, obs, key)
 
     start_key, policy_key = jax.random.split(key)
     return jax.vmap(functools.partial(rollout.play, env, policy))(
         jax.vmap(env.draw)(jax.random.split(start_key, config.train.num_envs)),
         jax.random.split(policy_key, config.train.num_envs),
     )
+
+
+def exploring(
+    agent: Agent,
+    config: Config,
+    learner: Any,
+    statistics: normalizer.NormalizerState,
+    obs: GoalObs,
+    key: Key,
+) -> jax.Array:
+    """The behaviour policy's action for an unbatched observation; consumes `key`."""
+    inputs = normalizer.inputs(statistics, obs.observation, obs.desired_goal, config.normalizer)
+    return agent.explore(learner, inputs, key)
 
 
 def greedy(

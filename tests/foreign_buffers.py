@@ -17,7 +17,9 @@ def pay(achieved, desired):
 class HerBuffer:
     """Random walks of a point, step by step, two environments, in a ring that has wrapped."""
 
-    def __init__(self, capacity: int = 53, played: int = 90, goal_at: str = "next"):
+    def __init__(
+        self, capacity: int = 53, played: int = 90, goal_at: str = "next", saturated: bool = False
+    ):
         rng = np.random.default_rng(0)
         self.goal_at, self.rng, envs = goal_at, rng, 2
 
@@ -40,6 +42,8 @@ class HerBuffer:
                 begin = at
             self._forget(at)
             action = rng.uniform(-1, 1, (envs, 2)).astype(np.float32)
+            if saturated:
+                action = np.sign(action)
             before, self.position = self.position, self.position + 0.1 * action
             for stored, state in (
                 (self.observations, before),

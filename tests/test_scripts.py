@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import launch
@@ -131,6 +132,17 @@ def test_verifying_an_edited_run_names_what_differs(trained, tmp_path):
     assert line == "summary.json: eval_episodes: 5 saved, 4 recomputed"
 
 
+def test_verifying_notices_an_edited_page_and_log(trained, tmp_path):
+    copy_of(trained, tmp_path, "audit.md", "**Success", "**Great success")
+    log = pq.read_table(tmp_path / "run" / "episodes.parquet")
+    pq.write_table(log.slice(1), tmp_path / "run" / "episodes.parquet")
+    printed = script("audit", "run", "--verify", folder=tmp_path, rc=1, output=True)
+    lines = json.loads(printed)["differences"]
+    assert "audit.md: the text is not the record's" in lines
+    assert any(line.startswith("episodes.parquet: rows: ") for line in lines)
+    assert any(line.startswith("episodes.parquet: equal: False") for line in lines)
+
+
 def test_another_tolerance_than_the_trained_one_is_refused(trained, tmp_path):
     copy_of(trained, tmp_path, "config.json", '"tolerance": "v4"', '"tolerance": "her2017"')
     for name in ("evaluate", "audit"):
@@ -180,6 +192,8 @@ def test_render_and_plot(trained):
         ("train fetch-push --preset best", "preset: 'best' is unknown; choose one of tuned"),
         ("train fetch-push --out run", "out: run already exists; name a new folder, or go on"),
         ("train fetch-push --out .", "out: . already exists; name a new folder"),
+        ("train fetch-push --eval-episodes 1001 --out new", "episodes: 1001 asked for"),
+        ("draw_goals fetch-push --out x --seed 4294967296", "seed: 4294967296 does not lie"),
         ("train fetch-push --capacity 16000000000", "GB for the goal buffer"),
         ("train fetch-push --out run/config.json/x", "out: run/config.json/x cannot be made"),
         ("train --resume nowhere", "run: nowhere is no folder"),

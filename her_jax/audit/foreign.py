@@ -26,6 +26,10 @@ from her_jax.audit.relabelling import Claim, Scorer
 from her_jax.errors import UserError
 from her_jax.types import Episode
 
+_FIELDS = (
+    *("observations", "next_observations", "actions", "rewards", "ep_start", "ep_length"),
+    "sample",
+)
 _STORED = ("observation", "achieved_goal", "desired_goal", "action")
 
 
@@ -53,7 +57,7 @@ def load(path: Path) -> Foreign:
     try:
         with np.load(path) as file:
             arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"replay: {path} is no .npz file ({error}); see docs/audit.md") from None
     claimed = [f"claim_{name}" for name in Claim._fields if name != "terminated"]
     missing = [name for name in (*_STORED, *claimed) if name not in arrays]
@@ -66,9 +70,10 @@ def load(path: Path) -> Foreign:
 def stable_baselines3(buffer: Any, rows: int) -> Foreign:
     """Reads a `HerReplayBuffer` and draws rows from it.
 
-    Rows are drawn by the buffer's own `sample` and found again in storage by observation and
-    action; a row that is not found is given episode -1. A row counts as relabelled if its goal is
-    not the requested one.
+    Rows are drawn by the buffer's own `sample` and found again in storage by observation, action
+    and next observation; a row that is not found is given episode -1, and one that several stored
+    steps could be is taken for one that its goal suits, if there is such a step. A row counts as
+    relabelled if its goal is not the requested one. Done flags are not read.
 
     Args:
       buffer: of stable-baselines3 2.x, with whole episodes of one length.
@@ -77,7 +82,7 @@ def stable_baselines3(buffer: Any, rows: int) -> Foreign:
     Raises:
       UserError: if fields are missing, there is no whole episode, or lengths differ.
     """
-    for field in ("observations", "next_observations", "actions", "rewards", "ep_length"):
+    for field in _FIELDS:
         if not hasattr(buffer, field):
             raise UserError(
                 f"replay: {type(buffer).__name__} lacks {field}; give a HerReplayBuffer"
@@ -112,7 +117,7 @@ def stable_baselines3(buffer: Any, rows: int) -> Foreign:
         "desired_goal": _plain(sample.observations["desired_goal"]),
         "reward": _plain(sample.rewards)[:, 0],
     }
-    episode, time = _find(stored, drawn["observation"], drawn["action"])
+    episode, time = _find(stored, drawn)
     asked = stored["desired_goal"][episode]
     claim = Claim(
         episode=episode,
@@ -135,26 +140,40 @@ def identity_mismatches(replay: Foreign, reward: Scorer) -> int:
 
 
 def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreign:
-    """Assembles the parts if their shapes and stored goals allow an audit."""
+    """Assembles the parts if their shapes, types and stored goals allow an audit."""
     observation, achieved, desired, action = (arrays[name] for name in _STORED)
-    if achieved.size == 0 or len(claim.reward) == 0:
+    claimed = {f"claim_{k}": v for k, v in claim._asdict().items() if v is not None}
+    ranks = dict(zip(_STORED, (3, 3, 2, 3), strict=True)) | dict.fromkeys(claimed, 1)
+    ranks |= {name: 2 for name in claimed if name.endswith(("observation", "action", "goal"))}
+    given = {**arrays, **claimed}
+    for name, rank in ranks.items():
+        if given[name].ndim != rank or given[name].dtype.kind not in "biuf":
+            kind = f"{given[name].dtype} array of {given[name].ndim} axes"
+            raise UserError(f"replay: {name} is a {kind}; expected numbers on {rank} axes")
+    for name in ("claim_episode", "claim_time"):
+        if given[name].dtype.kind not in "iu":
+            raise UserError(f"replay: {name} holds {given[name].dtype}; expected integers")
+    if achieved.size == 0 or action.size == 0 or len(claim.reward) == 0:
         raise UserError("replay: empty; there is nothing to audit")
     count, steps, rows = len(achieved), action.shape[1], len(claim.reward)
-    sizes = {name: arrays[name].shape[-1] for name in _STORED}
-    expected = {
-        "observation": (observation, (count, steps + 1, sizes["observation"])),
-        "achieved_goal": (achieved, (count, steps + 1, sizes["desired_goal"])),
-        "desired_goal": (desired, (count, sizes["desired_goal"])),
-        "action": (action, (count, steps, sizes["action"])),
-        "claim_observation": (claim.observation, (rows, sizes["observation"])),
-        "claim_next_observation": (claim.next_observation, (rows, sizes["observation"])),
-        "claim_action": (claim.action, (rows, sizes["action"])),
-        "claim_desired_goal": (claim.desired_goal, (rows, sizes["desired_goal"])),
-        **{f"claim_{n}": (getattr(claim, n), (rows,)) for n in ("episode", "time", "relabelled")},
+    wide = {
+        "observation": observation.shape[2],
+        "goal": desired.shape[1],
+        "action": action.shape[2],
     }
-    for name, (array, shape) in expected.items():
-        if array.shape != shape:
-            raise UserError(f"replay: {name} has shape {array.shape}; expected {shape}")
+    expected = {
+        "observation": (count, steps + 1, wide["observation"]),
+        "achieved_goal": (count, steps + 1, wide["goal"]),
+        "desired_goal": (count, wide["goal"]),
+        "action": (count, steps, wide["action"]),
+        **{name: (rows,) if ranks[name] == 1 else (rows, _width(name, wide)) for name in claimed},
+    }
+    if reward is not None:
+        given["reward"], expected["reward"] = reward, (count, steps)
+    for name, shape in expected.items():
+        found = given[name].shape
+        if found != shape:
+            raise UserError(f"replay: {name} has shape {found}; expected {shape}")
     for name in ("achieved_goal", "desired_goal"):
         bad = ~np.isfinite(arrays[name]).reshape(count, -1).all(1)
         if bad.any():
@@ -163,16 +182,38 @@ def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreig
     return Foreign(Episode(*episodes), claim._replace(relabelled=claim.relabelled == 1), reward)
 
 
+def _width(name: str, wide: dict[str, int]) -> int:
+    """Last axis of a claimed vector."""
+    return next(size for kind, size in wide.items() if name.endswith(kind))
+
+
 def _find(
-    stored: dict[str, np.ndarray], observation: np.ndarray, action: np.ndarray
+    stored: dict[str, np.ndarray], drawn: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Episode and time [B] of rows by their bits; -1 where storage holds no such step."""
-    keys = np.concatenate([stored["observation"][:, :-1], stored["action"]], axis=-1)
-    steps = keys.shape[1]
-    known = {key.tobytes(): i for i, key in enumerate(keys.reshape(-1, keys.shape[-1]))}
-    rows = np.concatenate([observation, action], axis=-1).astype(keys.dtype)
-    index = np.array([known.get(row.tobytes(), -1) for row in rows])
-    return np.where(index < 0, -1, index // steps), np.where(index < 0, 0, index % steps)
+    """Episode and time [B] of rows by the bits of (s, a, s'); episode -1 where there is none."""
+    keys = np.concatenate(
+        [stored["observation"][:, :-1], stored["action"], stored["observation"][:, 1:]], axis=-1
+    )
+    known: dict[bytes, list[tuple[int, int]]] = {}
+    for episode, time in np.ndindex(keys.shape[:2]):
+        known.setdefault(keys[episode, time].tobytes(), []).append((episode, time))
+    parts = [drawn[name] for name in ("observation", "action", "next_observation")]
+    rows = np.concatenate(parts, axis=-1).astype(keys.dtype)
+
+    def suits(place: tuple[int, int], goal: np.ndarray) -> bool:
+        episode, time = place
+        later = stored["achieved_goal"][episode, time + 1 :]
+        return bool(
+            (stored["desired_goal"][episode] == goal).all() or (later == goal).all(-1).any()
+        )
+
+    found = []
+    for row, goal in zip(rows, drawn["desired_goal"], strict=True):
+        places = known.get(row.tobytes(), [(-1, 0)])
+        suited = (place for place in places if len(places) > 1 and suits(place, goal))
+        found.append(next(suited, places[0]))
+    episode, time = np.array(found).T
+    return episode, time
 
 
 def _plain(tensor: Any) -> np.ndarray:

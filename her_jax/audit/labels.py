@@ -7,7 +7,7 @@
                                       moved hardly moves, or few cells of the goal region are met
     goal_representation_failure       the achieved goal does not say what is asked for: it jitters
                                       at rest, or the policy reaches relabelled goals on purpose
-                                      and still misses the requested ones
+                                      and still misses the requested ones, which the data covers
 
 A bug of the reward explains a low success by itself, so the two labels that explain low success
 otherwise are withheld while it is there. A healthy run has no label, and neither has one that has
@@ -107,31 +107,38 @@ def _mismatch(goals_agree: bool, settings_agree: bool) -> list[str]:
 
 def _exploration(metrics: Mapping[str, Any]) -> list[str]:
     evidence = []
-    if metrics["moved_rate"] < LOW_MOVED_RATE:
+    if _below(metrics["moved_rate"], LOW_MOVED_RATE):
         evidence.append(
             f"the achieved goal left its start in {metrics['moved_rate']:.1%} of the episodes"
         )
-    if metrics["goal_coverage"] < LOW_COVERAGE:
+    if _below(metrics["goal_coverage"], LOW_COVERAGE):
         evidence.append(
             f"{metrics['goal_coverage']:.1%} of the cells of the requested region were met"
         )
     return evidence
 
 
+def _below(figure: float | None, limit: float) -> bool:
+    """Whether a figure that was measured is too low."""
+    return figure is not None and figure < limit
+
+
 def _representation(
     metrics: Mapping[str, Any], test: Mapping[str, str], tolerance: float, unexplained: bool
 ) -> list[str]:
     evidence = []
-    if metrics["static_goal_jitter"] > tolerance / 2:
+    jitter = metrics["static_goal_jitter"]
+    if jitter is None:
+        evidence.append("the achieved goal of a state at rest is not a number")
+    elif jitter > tolerance / 2:
         evidence.append(
-            f"the achieved goal of a state at rest jitters by {metrics['static_goal_jitter']:.3g} "
+            f"the achieved goal of a state at rest jitters by {jitter:.3g} "
             f"a step, more than half the tolerance of {tolerance:g}"
         )
     if test["grounded"] != "pass":
         evidence.append(f"reward test 'grounded': {test['grounded']}")
     reached = metrics["recommanded_goal_reached"]
-    hindsight = metrics["hindsight_reached"]
-    if unexplained and min(reached or 0.0, hindsight or 0.0) >= HIGH_REACHED:
+    if unexplained and reached is not None and reached >= HIGH_REACHED:
         evidence.append(
             f"coverage is fine and {reached:.1%} of relabelled goals are reached on purpose, but "
             f"{metrics['requested_goal_success']:.1%} of the requested ones"

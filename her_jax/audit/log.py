@@ -41,19 +41,24 @@ REPLAYED_EPISODES = 20
 """Stored episodes in the log."""
 
 
-def write(
-    path: Path,
+def write(path: Path, table: pa.Table) -> None:
+    """Writes the log; the file is replaced whole."""
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial)
+    partial.replace(path)
+
+
+def build(
     env: GoalEnv,
     config: Config,
     played: Episode,
     state: train.TrainState,
     key: Key,
     about: dict[str, Any],
-) -> None:
-    """Writes the log of a run.
+) -> pa.Table:
+    """The log of a run.
 
     Args:
-      path: file to write; replaced whole.
       env: the environment.
       config: settings of the run.
       played: held-out episodes [E, ...].
@@ -83,30 +88,34 @@ def write(
         "about": json.dumps(about),
     }
     schema = _schema().with_metadata(metadata)
-    table = pa.concat_tables([pa.table(rows, schema=schema) for rows in (held_out, replay)])
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    return pa.concat_tables([pa.table(rows, schema=schema) for rows in (held_out, replay)])
 
 
-def success(path: Path) -> float:
-    """Success at the last step of the held-out episodes, from the log alone.
+def read(path: Path) -> pa.Table:
+    """The log of a run folder.
 
     Raises:
       UserError: if the file is missing or damaged.
     """
     try:
         table = pq.read_table(path)
-        tolerance = np.float32(table.schema.metadata[b"tolerance"])
-        held_out = np.array(table["source"].to_pylist()) == "held_out"
-        rows = table.filter(pa.array(held_out))
-        step = rows["step"].to_numpy()
-        goals, achieved = (
-            np.stack(rows[name].to_numpy()) for name in ("desired_goal", "next_achieved_goal")
-        )
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"log: {path} is no episode log ({reason}); audit the run anew") from None
+    if not table.schema.equals(_schema()) or b"tolerance" not in (table.schema.metadata or {}):
+        raise UserError(f"log: {path} is no episode log (other columns); audit the run anew")
+    return table
+
+
+def success(table: pa.Table) -> float:
+    """Success at the last step of the held-out episodes, from the log alone."""
+    tolerance = np.float32(table.schema.metadata[b"tolerance"])
+    held_out = np.array(table["source"].to_pylist()) == "held_out"
+    rows = table.filter(pa.array(held_out))
+    step = rows["step"].to_numpy()
+    goals, achieved = (
+        np.stack(rows[name].to_numpy()) for name in ("desired_goal", "next_achieved_goal")
+    )
     last = step == step.max()
     distance = np.linalg.norm(achieved[last] - goals[last], axis=-1)
     return float(np.mean(distance < tolerance, dtype=np.float64))

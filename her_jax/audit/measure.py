@@ -19,16 +19,27 @@ import numpy as np
 
 from her_jax import buffer, evaluate, train
 from her_jax.config import Config
-from her_jax.types import Agent, Box, Episode, GoalEnv, GoalObs, GoalSpec, Key
+from her_jax.rollout import Policy
+from her_jax.types import (
+    Agent,
+    Box,
+    Episode,
+    GoalEnv,
+    GoalObs,
+    GoalSpec,
+    Key,
+    Moment,
+    Transition,
+)
 
-SAMPLED_ROWS = 4096
+SAMPLED_ROWS = 16_384
 """Transitions that are drawn from the buffer to describe relabelling."""
 
 RECOMMANDED_GOALS = 100
 """Relabelled goals that are commanded anew."""
 
-NEWEST_EPISODES = 200
-"""Latest episodes of training that stand for the exploring policy."""
+MAX_CELLS = 2**24
+"""Beyond this many cells, as of a goal with many coordinates, coverage is not measured."""
 
 
 class Measured(NamedTuple):
@@ -37,12 +48,14 @@ class Measured(NamedTuple):
     Attributes:
       played: held-out episodes [E, ...] of the greedy policy.
       outcome: what came of them.
-      idle: what comes of the same starts if nothing is done.
+      exploring: what comes of the same starts under the exploring policy.
+      idle: what comes of them if nothing is done.
       numbers: name -> scalar; see `measure`.
     """
 
     played: Episode
     outcome: evaluate.Outcome
+    exploring: evaluate.Outcome
     idle: evaluate.Outcome
     numbers: dict[str, jax.Array]
 
@@ -64,10 +77,12 @@ def measure(
       Episodes, outcomes and these numbers. Distances are in the goal's units.
 
         hindsight_ratio: relabelled share of the drawn rows.
+        replayed_reward: mean reward of the drawn rows, which the learner sees.
         identity_mismatches: drawn rows whose reward under the requested goal differs between a
           whole batch and one row at a time.
-        goal_coverage: share of the cells of the requested region that stored states achieved;
-          cells are at most one tolerance wide.
+        goal_coverage: share of the cells of the requested region that stored states achieved after
+          leaving their episode's start by half a tolerance; cells are at most one tolerance wide.
+          NaN if there are more than `MAX_CELLS`.
         goal_distribution_distance: Wasserstein-1 distance between achieved and requested goals,
           mean over coordinates.
         achieved_goal_spread, requested_goal_spread: standard deviation, mean over coordinates.
@@ -79,72 +94,101 @@ def measure(
         hindsight_already_reached: share of relabelled rows whose own state is there.
         recommanded_goals: relabelled goals, away from their own start, that were commanded anew.
         recommanded_goal_reached: share of them that the greedy policy reaches on purpose.
-        exploring_requested_goal_success: of the latest stored episodes.
         static_goal_jitter: how much the achieved goal changes from step to step while nothing is
           done; root mean square of the last ten steps, median of the held-out episodes.
     """
-
-    def greedy(_: Key, obs: GoalObs) -> jax.Array:
-        return train.greedy(agent, config, state.learner, state.normalizer, obs)
-
-    rows_key, label_key, identity_key, start_key = jax.random.split(key, 4)
+    rows_key, label_key, identity_key, start_key, explore_key = jax.random.split(key, 5)
+    greedy, exploring = _policies(agent, config, state)
     played = evaluate.episodes(env, greedy, starts)
     idle = evaluate.episodes(env, evaluate.no_action(env), starts)
+    tried = evaluate.episodes(env, exploring, starts, explore_key)
     steps = buffer.sample(state.buffer, rows_key, SAMPLED_ROWS)
     drawn, reward = train.replayed(env, config, state.buffer, steps, label_key)
-    stored = state.buffer.episodes
-    start = stored.achieved_goal[steps.episode, 0]
-    requested = stored.desired_goal[steps.episode]
-    achieved = stored.achieved_goal[steps.episode, steps.time]
-    away = drawn.relabelled & ~env.success(start, drawn.desired_goal)
-    reached, commanded = _recommand(env, greedy, drawn.desired_goal, away, start_key)
-
-    def of_relabelled(values: jax.Array) -> jax.Array:
-        return _share(values, drawn.relabelled)
-
     numbers = {
         "hindsight_ratio": jnp.mean(drawn.relabelled),
-        "identity_mismatches": _identity_mismatches(env, config, state.buffer, identity_key),
-        **_coverage(env.goal_spec, state.buffer),
-        "goal_distribution_distance": _wasserstein(drawn.next_achieved_goal, requested),
-        "achieved_goal_spread": jnp.mean(jnp.std(drawn.next_achieved_goal, axis=0)),
-        "requested_goal_spread": jnp.mean(jnp.std(requested, axis=0)),
-        "relabelled_goal_distance_from_start": of_relabelled(
-            jnp.linalg.norm(drawn.desired_goal - start, axis=-1)
-        ),
-        "requested_goal_distance_from_start": jnp.mean(jnp.linalg.norm(requested - start, axis=-1)),
-        "hindsight_reached": of_relabelled(
-            env.success(drawn.next_achieved_goal, drawn.desired_goal)
-        ),
-        "hindsight_already_reached": of_relabelled(env.success(achieved, drawn.desired_goal)),
         "replayed_reward": jnp.mean(reward),
-        "recommanded_goals": jnp.sum(commanded),
-        "recommanded_goal_reached": _share(reached, commanded),
-        "exploring_requested_goal_success": _newest(env, state.buffer),
+        "identity_mismatches": _identity_mismatches(env, config, state.buffer, identity_key),
+        **_stored_goals(env.goal_spec, state.buffer),
+        **_labels(env, state.buffer, steps, drawn),
+        **_recommanded(env, greedy, state.buffer, steps, drawn, start_key),
         "static_goal_jitter": _jitter(idle),
     }
-    return Measured(played, evaluate.outcome(env, played), evaluate.outcome(env, idle), numbers)
+    return Measured(
+        played,
+        outcome=evaluate.outcome(env, played),
+        exploring=evaluate.outcome(env, tried),
+        idle=evaluate.outcome(env, idle),
+        numbers=numbers,
+    )
 
 
-def requested_goals_agree(trained: np.ndarray, held_out: np.ndarray) -> bool:
+def requested_goals_agree(trained: np.ndarray, held_out: np.ndarray, tolerance: float) -> bool:
     """Whether training and evaluation request goals from one distribution.
 
-    Kolmogorov and Smirnov's two-sample test of every coordinate, at a level of one in a thousand
-    for all coordinates together.
+    The two-sample test of Kolmogorov and Smirnov for every coordinate, at a level of one in a
+    thousand for all coordinates together. Goals count as equal within a thousandth of a tolerance:
+    a constant coordinate may be rounded differently on another processor.
 
     Args:
       trained: requested goals [n, G] of training.
       held_out: requested goals [E, G].
+      tolerance: success distance.
+
+    References:
+      Knuth, The Art of Computer Programming, volume 2, section 3.3.1; the limit is the usual
+      asymptotic one, sqrt(-ln(level / 2) / 2 * (n + m) / (n * m)).
     """
     n, m = len(trained), len(held_out)
     level = 1e-3 / trained.shape[1]
     limit = math.sqrt(-math.log(level / 2) / 2 * (n + m) / (n * m))
+    grid = 1e-3 * tolerance
     statistics = []
-    for a, b in zip(trained.T, held_out.T, strict=True):
+    for pair in zip(trained.T, held_out.T, strict=True):
+        a, b = (np.rint(x.astype(np.float64) / grid) for x in pair)
         points = np.concatenate([a, b])
         cumulative = (np.searchsorted(np.sort(x), points, "right") / len(x) for x in (a, b))
         statistics.append(np.abs(np.subtract(*cumulative)).max())
     return bool(max(statistics) <= limit)
+
+
+def _policies(agent: Agent, config: Config, state: train.TrainState) -> tuple[Policy, Policy]:
+    """The greedy and the exploring policy of a run."""
+
+    def greedy(_: Key, obs: GoalObs) -> jax.Array:
+        return train.greedy(agent, config, state.learner, state.normalizer, obs)
+
+    def exploring(key: Key, obs: GoalObs) -> jax.Array:
+        return train.exploring(agent, config, state.learner, state.normalizer, obs, key)
+
+    return greedy, exploring
+
+
+def _labels(
+    env: GoalEnv, replay: buffer.BufferState, steps: Moment, drawn: Transition
+) -> dict[str, jax.Array]:
+    """What relabelling does to the drawn rows [B]."""
+    stored = replay.episodes
+    start = stored.achieved_goal[steps.episode, 0]
+    now = stored.achieved_goal[steps.episode, steps.time]
+    requested = stored.desired_goal[steps.episode]
+    after, goal = drawn.next_achieved_goal, drawn.desired_goal
+
+    def of_relabelled(values: jax.Array) -> jax.Array:
+        return _share(values, drawn.relabelled)
+
+    return {
+        "goal_distribution_distance": _wasserstein(after, requested),
+        "achieved_goal_spread": jnp.mean(jnp.std(after, axis=0)),
+        "requested_goal_spread": jnp.mean(jnp.std(requested, axis=0)),
+        "relabelled_goal_distance_from_start": of_relabelled(_distance(goal, start)),
+        "requested_goal_distance_from_start": jnp.mean(_distance(requested, start)),
+        "hindsight_reached": of_relabelled(env.success(after, goal)),
+        "hindsight_already_reached": of_relabelled(env.success(now, goal)),
+    }
+
+
+def _distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.linalg.norm(a - b, axis=-1)
 
 
 def _share(values: jax.Array, chosen: jax.Array) -> jax.Array:
@@ -167,38 +211,56 @@ def _identity_mismatches(
         ),
         steps,
     )
-    return jnp.sum(jnp.abs(paid - reward) > 1e-5)
+    return jnp.sum(~(jnp.abs(paid - reward) <= 1e-5))
 
 
-def _recommand(
-    env: GoalEnv, policy: Any, goals: jax.Array, chosen: jax.Array, key: Key
-) -> tuple[jax.Array, jax.Array]:
-    """Commands the first chosen goals [B, G] from fresh starts: reached [M], commanded [M]."""
-    first = jnp.argsort(~chosen, stable=True)[:RECOMMANDED_GOALS]
+def _recommanded(
+    env: GoalEnv,
+    policy: Policy,
+    replay: buffer.BufferState,
+    steps: Moment,
+    drawn: Transition,
+    key: Key,
+) -> dict[str, jax.Array]:
+    """Commands relabelled goals that lie away from their own start anew, from fresh starts."""
+    first_goal = replay.episodes.achieved_goal[steps.episode, 0]
+    away = drawn.relabelled & ~env.success(first_goal, drawn.desired_goal)
+    chosen = jnp.argsort(~away, stable=True)[:RECOMMANDED_GOALS]
     starts = jax.vmap(env.draw)(jax.random.split(key, RECOMMANDED_GOALS))
-    starts = starts._replace(desired_goal=goals[first])
-    return evaluate.evaluate(env, policy, starts).success, chosen[first]
+    starts = starts._replace(desired_goal=drawn.desired_goal[chosen])
+    reached = evaluate.evaluate(env, policy, starts).success
+    return {
+        "recommanded_goals": jnp.sum(away[chosen]),
+        "recommanded_goal_reached": _share(reached, away[chosen]),
+    }
 
 
-def _coverage(spec: GoalSpec, replay: buffer.BufferState) -> dict[str, jax.Array]:
+def _stored_goals(spec: GoalSpec, replay: buffer.BufferState) -> dict[str, jax.Array]:
     """What all stored states have achieved."""
     achieved = replay.episodes.achieved_goal
     filled = jnp.arange(achieved.shape[0]) < replay.size
-    counted = jnp.broadcast_to(filled[:, None], achieved.shape[:2])
-    low, cells, width = _cells(spec.region, spec.tolerance)
-    index = jnp.floor((achieved - low) / width).astype(jnp.int32)
-    inside = counted & jnp.all((index >= 0) & (index < cells), axis=-1)
-    index = jnp.where(inside[..., None], index, 0)
-    visited = jnp.zeros(tuple(cells), bool)
-    visited = visited.at[tuple(jnp.moveaxis(index, -1, 0))].max(inside)
-    far = jnp.linalg.norm(achieved - achieved[:, :1], axis=-1).max(axis=1) >= spec.tolerance / 2
+    moved = _distance(achieved, achieved[:, :1]) >= spec.tolerance / 2
     out = (achieved < jnp.asarray(spec.bounds.low)) | (achieved > jnp.asarray(spec.bounds.high))
     invalid = jnp.any(out | ~jnp.isfinite(achieved), axis=-1)
     return {
-        "goal_coverage": jnp.mean(visited),
-        "moved_rate": _share(far, filled),
-        "invalid_goal_share": _share(invalid, counted),
+        "goal_coverage": _coverage(spec, achieved, moved & filled[:, None]),
+        "moved_rate": _share(jnp.any(moved, axis=1), filled),
+        "invalid_goal_share": _share(invalid, jnp.broadcast_to(filled[:, None], invalid.shape)),
     }
+
+
+def _coverage(spec: GoalSpec, achieved: jax.Array, counted: jax.Array) -> jax.Array:
+    """Share of the region's cells that hold a counted goal [C, T+1, G]; ends are included."""
+    low, cells, width = _cells(spec.region, spec.tolerance)
+    if np.prod(cells, dtype=np.float64) > MAX_CELLS:
+        return jnp.asarray(jnp.nan)
+    slack = 0.01 * spec.tolerance  # what rests on the region's edge is rounded to either side
+    inside = (achieved >= low - slack) & (achieved <= low + cells * width + slack)
+    counted &= jnp.all(inside, axis=-1)  # false for NaN
+    index = jnp.floor((jnp.where(counted[..., None], achieved, low) - low) / width)
+    index = jnp.clip(index.astype(jnp.int32), 0, cells - 1)
+    visited = jnp.zeros(tuple(cells), bool)
+    return jnp.mean(visited.at[tuple(jnp.moveaxis(index, -1, 0))].max(counted))
 
 
 def _cells(region: Box, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -215,17 +277,13 @@ def _cells(region: Box, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _wasserstein(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Between two samples [B, G]: mean over coordinates of the distance of sorted values."""
+    """Between two samples [B, G] of equal size: distance of sorted values, mean over coordinates.
+
+    References:
+      Villani 2003, Topics in Optimal Transportation, section 2.2: in one dimension the optimal
+      transport keeps the order.
+    """
     return jnp.mean(jnp.abs(jnp.sort(a, axis=0) - jnp.sort(b, axis=0)))
-
-
-def _newest(env: GoalEnv, replay: buffer.BufferState) -> jax.Array:
-    """Success of the exploring policy on the goals that it was asked for."""
-    total = buffer.capacity(replay)
-    age = jnp.arange(min(NEWEST_EPISODES, total))
-    rows = (replay.cursor - 1 - age) % total
-    achieved = replay.episodes.achieved_goal[rows, -1]
-    return _share(env.success(achieved, replay.episodes.desired_goal[rows]), age < replay.size)
 
 
 def _jitter(idle: Episode) -> jax.Array:

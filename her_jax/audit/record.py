@@ -16,9 +16,10 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow as pa
 
 from her_jax import evaluate, metrics, provenance, train
-from her_jax.audit import labels, log, measure, replay, reward
+from her_jax.audit import labels, log, measure, relabelling, replay, reward
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
@@ -53,6 +54,8 @@ class AuditRecord:
       hashes: SHA-256 of configuration, replay sample, parameters and goal set, and the commits
         that trained the run.
       run_id: first 16 digits of a hash of the hashes.
+      made_with: versions, device and commit that computed the record; everything else follows from
+        the hashed pieces.
     """
 
     section: str
@@ -69,10 +72,26 @@ class AuditRecord:
     warnings: list[str]
     hashes: dict[str, str]
     run_id: str
+    made_with: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values."""
         return dataclasses.asdict(self)
+
+    @property
+    def clean(self) -> bool:
+        """Whether the reward passes its test and no audited row breaks a rule."""
+        test = self.reward_recompute_test
+        return (
+            all(outcome == "pass" for outcome in test["pairs"].values())
+            and not test["identity_mismatches"]
+            and not any(test["violations"].values())
+            and test["share_within_three_sigma"]
+        )
+
+    def claims(self) -> dict[str, Any]:
+        """What anyone who has the pieces can recompute: all but `made_with`."""
+        return {name: value for name, value in self.to_dict().items() if name != "made_with"}
 
     def as_row(self) -> dict[str, Any]:
         """Flat plain values, nested names joined by dots."""
@@ -107,23 +126,14 @@ def build(
       goals: the held-out set.
       measured: what `compute` returned for the same state and goals.
     """
-    spec = env.goal_spec
-    rows = replay.check_stored(env, config, state.buffer, 1, _key(1))
-    numbers = _metrics(measured)
+    rows = replay.check_stored(env, config, state.buffer, _key(1))
     test = reward.examine(env)
-    trained_goals = np.asarray(state.buffer.episodes.desired_goal[: int(state.buffer.size)])
-    found = labels.label(
-        numbers,
-        tolerance=spec.tolerance,
-        reward_test=test,
-        reward_violations=rows.broken.get("reward", 0),
-        goals_agree=measure.requested_goals_agree(trained_goals, goals.starts.desired_goal),
-        goal_settings_agree=about["goal"] == evaluate.goal_settings(spec),
-    )
-    costs = evaluate.costs(env, measured.outcome)
+    figures = _metrics(measured)
+    found = _labels(env, state, about, goals, figures, test, rows)
+    costs, idle_costs = (_finite(evaluate.costs(env, o)) for o in (measured.outcome, measured.idle))
     hashes = {
         "config": hash_of_config(config),
-        "replay": hash_of_arrays(_stored(state)),
+        "replay": hash_of_arrays(state.buffer.episodes, int(state.buffer.size)),
         "parameters": hash_of_arrays((state.learner, state.normalizer)),
         "goal_set": goals.sha256,
         "code": ", ".join(about["commits"]),
@@ -131,8 +141,7 @@ def build(
     return AuditRecord(
         section=SECTION,
         task=env.name,
-        goal_space=dataclasses.asdict(spec)
-        | {name: dict(getattr(spec, name)._asdict()) for name in ("region", "bounds")},
+        goal_space=_goal_space(env),
         relabel_strategy={
             "strategy": config.replay.strategy,
             "k": config.replay.k,
@@ -140,27 +149,58 @@ def build(
         },
         reward_recompute_test={
             "pairs": test,
-            "identity_mismatches": numbers["identity_mismatches"],
+            "identity_mismatches": figures["identity_mismatches"],
             "audited_rows": len(rows.violations["stored"]),
             "violations": {rule: int(bad.sum()) for rule, bad in rows.violations.items()},
             "relabelled_share": rows.share,
             "share_within_three_sigma": rows.share_holds,
         },
         evaluation=settings(env, config, goals),
-        report_metrics=numbers,
+        report_metrics=figures,
         costs=costs,
-        no_action_costs=evaluate.costs(env, measured.idle),
+        no_action_costs=idle_costs,
         reward_decomposition={
-            "objective": evaluate.mean(measured.outcome.reward_sum),
+            "objective": _finite(evaluate.mean(measured.outcome.reward_sum)),
             "safety": {name: channel["episode_sum"] for name, channel in costs.items()},
-            "exploration": numbers["exploring_requested_goal_success"]
-            - numbers["requested_goal_success"],
+            "exploration": figures["exploring_requested_goal_success"]
+            - figures["requested_goal_success"],
         },
         failure_labels=found,
-        warnings=_warnings(numbers, found, rows.broken, rows.share_holds),
+        warnings=_warnings(figures, found, rows),
         hashes=hashes,
         run_id=hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16],
+        made_with=provenance.versions()
+        | {"device": provenance.device(), "commit": provenance.commit()},
     )
+
+
+def _labels(
+    env: GoalEnv,
+    state: train.TrainState,
+    about: dict[str, Any],
+    goals: GoalSet,
+    figures: dict[str, Any],
+    test: dict[str, str],
+    rows: relabelling.Report,
+) -> dict[str, list[str]]:
+    """Failure labels from the figures and from what is stored."""
+    spec = env.goal_spec
+    asked = np.asarray(state.buffer.episodes.desired_goal)[: int(state.buffer.size)]
+    return labels.label(
+        figures,
+        tolerance=spec.tolerance,
+        reward_test=test,
+        reward_violations=rows.broken.get("reward", 0),
+        goals_agree=measure.requested_goals_agree(asked, goals.starts.desired_goal, spec.tolerance),
+        goal_settings_agree=about["goal"] == evaluate.goal_settings(spec),
+    )
+
+
+def _goal_space(env: GoalEnv) -> dict[str, Any]:
+    """The goal specification as plain values."""
+    spec = env.goal_spec
+    boxes = {"region": spec.region._asdict(), "bounds": spec.bounds._asdict()}
+    return json.loads(json.dumps(dataclasses.asdict(spec) | boxes))  # tuples become lists
 
 
 def settings(env: GoalEnv, config: Config, goals: GoalSet) -> dict[str, Any]:
@@ -172,26 +212,30 @@ def settings(env: GoalEnv, config: Config, goals: GoalSet) -> dict[str, Any]:
         "goal_set": goals.sha256,
         "episodes": goals.episodes,
         **evaluate.goal_settings(env.goal_spec),
-        "success": "last step",
+        "scored_at": "last step",
         "policy": "deterministic",
     }
 
 
-def write(
-    folder: Path,
+def episode_log(
     record: AuditRecord,
     env: GoalEnv,
     config: Config,
     state: train.TrainState,
     measured: measure.Measured,
-) -> None:
-    """Writes `audit.json`, `audit.md` and the episode log into a run folder."""
+) -> pa.Table:
+    """The steps behind a record, see `log`."""
     about = {
         "failure_labels": list(record.failure_labels),
         "hashes": record.hashes,
         "run_id": record.run_id,
     }
-    log.write(folder / LOG, env, config, measured.played, state, _key(2), about)
+    return log.build(env, config, measured.played, state, _key(2), about)
+
+
+def write(folder: Path, record: AuditRecord, steps: pa.Table) -> None:
+    """Writes `audit.json`, `audit.md` and the episode log into a run folder."""
+    log.write(folder / LOG, steps)
     metrics.write_json(folder / JSON, record.to_dict())
     metrics.write_text(folder / MARKDOWN, markdown(record))
 
@@ -204,6 +248,7 @@ def for_summary(record: AuditRecord) -> dict[str, Any]:
         "requested_goal_success_any_step": figures["requested_goal_success_any_step"],
         "no_action_success": figures["no_action_success"],
         "costs": record.costs,
+        "no_action_costs": record.no_action_costs,
         "failure_labels": list(record.failure_labels),
         "eval_episodes": record.evaluation["episodes"],
         "eval_set": record.evaluation["goal_set"],
@@ -211,6 +256,13 @@ def for_summary(record: AuditRecord) -> dict[str, Any]:
         "hindsight_ratio": figures["hindsight_ratio"],
         "run_id": record.run_id,
     }
+
+
+def refresh_summary(folder: Path, record: AuditRecord) -> None:
+    """Brings the part of a finished run's summary that repeats the record up to date."""
+    path = folder / metrics.SUMMARY
+    if path.is_file():
+        metrics.write_json(path, metrics.read_json(path) | for_summary(record))
 
 
 def read(folder: Path) -> AuditRecord:
@@ -265,13 +317,13 @@ def hash_of_config(config: Config) -> str:
     return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def hash_of_arrays(tree: Any) -> str:
-    """SHA-256 of a pytree of arrays: names, shapes, types and bits."""
+def hash_of_arrays(tree: Any, rows: int | None = None) -> str:
+    """SHA-256 of a pytree of arrays: names, shapes, types and bits; of the leading `rows` only."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
+        array = np.asarray(leaf)[:rows] if rows is not None else np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -284,18 +336,19 @@ def markdown(record: AuditRecord) -> str:
         f"# Audit of {record.task}, run {record.run_id}",
         "",
         f"**Success on requested goals: {m['requested_goal_success']:.3f}** "
-        f"({e['goal']} within {e['tolerance']:g} {e['units']} at the {e['success']}, "
+        f"({e['goal']} within {e['tolerance']:g} {e['units']} at the {e['scored_at']}, "
         f"{e['episodes']} held-out goals; doing nothing: {m['no_action_success']:.3f}).",
         "",
         f"Failure labels: {', '.join(record.failure_labels) or 'none'}.",
         *(f"- {name}: {line}" for name, all_ in record.failure_labels.items() for line in all_),
         *(f"- Warning: {warning}" for warning in record.warnings),
         "",
-        "| cost | units | sum of an episode | worst step | doing nothing, sum |",
-        "|---|---|---|---|---|",
+        "| cost | units | sum of an episode | worst step | doing nothing: sum | worst step |",
+        "|---|---|---|---|---|---|",
         *(
-            f"| {name} | {c['units']} | {c['episode_sum']:.4g} | {c['worst_step']:.4g} | "
-            f"{record.no_action_costs[name]['episode_sum']:.4g} |"
+            f"| {name} | {c['units']} | {_show(c['episode_sum'])} | {_show(c['worst_step'])} | "
+            f"{_show(record.no_action_costs[name]['episode_sum'])} | "
+            f"{_show(record.no_action_costs[name]['worst_step'])} |"
             for name, c in record.costs.items()
         ),
         "",
@@ -315,12 +368,13 @@ def markdown(record: AuditRecord) -> str:
         "",
         "| reward | value |",
         "|---|---|",
-        f"| objective, sum of an episode | {record.reward_decomposition['objective']:.3f} |",
+        f"| objective, sum of an episode | {_show(record.reward_decomposition['objective'])} |",
         "| safety | the costs above; not part of the reward |",
-        "| exploration, change of requested-goal success | "
+        "| exploration, what its noise changes in requested-goal success | "
         f"{record.reward_decomposition['exploration']:+.3f} |",
         "",
-        f"Scored on {e['physics']} physics, MuJoCo {e['mujoco']}.",
+        f"Scored on {e['physics']} physics, MuJoCo {e['mujoco']}; {record.made_with['device']}; by "
+        f"commit `{record.made_with['commit']}`.",
         "",
         *(f"- {name}: `{value}`" for name, value in record.hashes.items()),
     ]
@@ -328,28 +382,37 @@ def markdown(record: AuditRecord) -> str:
 
 
 def _metrics(measured: measure.Measured) -> dict[str, Any]:
-    """Plain figures; NaN, a mean over nothing, becomes None."""
+    """Plain figures."""
     numbers = {name: np.asarray(value).item() for name, value in measured.numbers.items()}
-    return {
-        "requested_goal_success": evaluate.mean(measured.outcome.success),
-        "requested_goal_success_any_step": evaluate.mean(measured.outcome.success_any),
-        "no_action_success": evaluate.mean(measured.idle.success),
-        "final_distance": evaluate.mean(measured.outcome.distance),
-        **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in numbers.items()},
-    }
+    outcome = measured.outcome
+    return _finite(
+        {
+            "requested_goal_success": evaluate.mean(outcome.success),
+            "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
+            "no_action_success": evaluate.mean(measured.idle.success),
+            "exploring_requested_goal_success": evaluate.mean(measured.exploring.success),
+            "final_distance": evaluate.mean(outcome.distance),
+            **numbers,
+        }
+    )
+
+
+def _finite(values: Any) -> Any:
+    """NaN, a mean over nothing, and infinity become None, which JSON can hold."""
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _warnings(
-    m: dict[str, Any], found: dict[str, list[str]], broken: dict[str, int], share_holds: bool
+    m: dict[str, Any], found: dict[str, list[str]], rows: relabelling.Report
 ) -> list[str]:
-    warnings = [f"audit: {count} rows break the rule {rule}" for rule, count in broken.items()]
-    if not share_holds:
+    warnings = [f"audit: {count} rows break the rule {rule}" for rule, count in rows.broken.items()]
+    if not rows.share_holds:
         warnings.append("audit: the relabelled share is not the configured one")
-    easier, asked = (
-        m["relabelled_goal_distance_from_start"],
-        m["requested_goal_distance_from_start"],
-    )
-    if easier is not None and easier < 0.5 * asked:
+    easier = m["relabelled_goal_distance_from_start"]
+    asked = m["requested_goal_distance_from_start"]
+    if easier is not None and asked is not None and easier < 0.5 * asked:
         warnings.append(
             f"easier goals: relabelled ones lie {easier:.3f} from the start, requested ones "
             f"{asked:.3f}; hindsight figures say little about requested goals"
@@ -359,10 +422,6 @@ def _warnings(
     if labels.low_success(m) and not found:
         warnings.append("low success that no label explains; perhaps it needs more training")
     return warnings
-
-
-def _stored(state: train.TrainState) -> Any:
-    return jax.tree.map(lambda x: x[: int(state.buffer.size)], state.buffer.episodes)
 
 
 def _key(purpose: int) -> Key:

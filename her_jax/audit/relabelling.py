@@ -1,8 +1,8 @@
 """Proves that relabelling changed labels and nothing else, or says which rows broke which rule.
 
-The auditor is given what was stored and what a sampler claims to have made of it, and recomputes
-everything else by itself, in NumPy and one array at a time, sharing no code with the sampler. A
-rule that a sampler breaks in a single row is reported with that row.
+The auditor is given what was stored, the environment's reward, and what a sampler claims to have
+made of it. It recomputes everything else by itself, in NumPy and one array at a time, and shares no
+code with the sampler. A rule that a sampler breaks in a single row is reported with that row.
 
     stored        the claimed step lies in a filled row of the buffer and before its end
     physics       observation, action and next observation equal the stored step's
@@ -28,10 +28,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from her_jax.errors import UserError
+from her_jax.relabel import STRATEGIES
 from her_jax.types import Episode, Moment, Transition
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(achieved [B, G], desired [B, G]) -> [B]."""
+
+_CHUNK = 20_000  # rows whose whole episodes are held in memory at a time
 
 REASONS = {
     "stored": "the step lies in a row that is not filled, or past the end of its episode",
@@ -133,7 +137,16 @@ def check(
 
     Returns:
       For each rule the rows that break it, and the verdict on the share.
+
+    Raises:
+      UserError: if the strategy is unknown, the probability is none, or there is nothing to audit.
     """
+    if strategy not in STRATEGIES:
+        raise UserError(f"strategy: {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
+    if not 0 <= probability <= 1:
+        raise UserError(f"probability: {probability} does not lie in [0, 1]; give 1 - 1/(1+k)")
+    if stored < 1 or len(claim.reward) == 0:
+        raise UserError("replay: empty; there is nothing to audit")
     held: Any = episodes  # NumPy arrays, which the annotation of Episode does not say
     horizon = held.action.shape[1]
     inside = (claim.episode >= 0) & (claim.episode < stored)
@@ -169,11 +182,14 @@ def check(
     return Report(violations, share, _share_holds(share, probability, len(claim.relabelled)))
 
 
-def causes(episodes: Episode, claim: Claim, report: Report, *, reward: Scorer) -> dict[str, str]:
+def causes(
+    episodes: Episode, stored: int, claim: Claim, report: Report, *, reward: Scorer
+) -> dict[str, str]:
     """Names the mistake behind each broken rule, where one mistake explains every row.
 
     Args:
       episodes: as given to `check`.
+      stored: as given to `check`.
       claim: as given to `check`.
       report: what `check` returned.
       reward: as given to `check`.
@@ -182,7 +198,7 @@ def causes(episodes: Episode, claim: Claim, report: Report, *, reward: Scorer) -
       Rule -> mistake, for `reward`, `provenance` and `physics`; "unknown" where none of the known
       mistakes explains the rows.
     """
-    held: Any = episodes
+    held: Any = jax.tree.map(lambda x: x[:stored], episodes)
     inside = ~report.violations["stored"]
     rows = jax.tree.map(lambda x: x[inside], claim)
     broken = {rule: bad[inside] for rule, bad in report.violations.items()}
@@ -192,7 +208,7 @@ def causes(episodes: Episode, claim: Claim, report: Report, *, reward: Scorer) -
     if broken["reward"].any():
         found["reward"] = _cause_of_reward(rows, before, after, held.desired_goal[episode], reward)
     if broken["provenance"].any():
-        bad = broken["provenance"]
+        bad = np.flatnonzero(broken["provenance"])[:_CHUNK]
         found["provenance"] = _cause_of_provenance(
             held, episode[bad], time[bad], rows.desired_goal[bad]
         )
@@ -231,6 +247,7 @@ def _cause_of_provenance(held: Any, episode: Any, time: Any, goals: np.ndarray) 
     there = (held.achieved_goal[episode] == goals[:, None]).all(-1)  # [B, T+1]
     moments = np.arange(there.shape[1])
     places = {
+        "the requested goal, called relabelled": _equal(goals, held.desired_goal[episode]),
         "goal of the current state": there[np.arange(len(time)), time],
         "goal of the last state but one": there[:, -2],
         "goal of an earlier state": (there & (moments <= time[:, None])).any(-1),
@@ -323,8 +340,8 @@ def goals_of(goals: np.ndarray) -> frozenset[bytes]:
 
 
 def _bytes(goals: np.ndarray) -> list[bytes]:
-    """Rows [n, G] as n strings of bits; -0.0 is 0.0."""
-    plain = np.ascontiguousarray(goals + 0.0)
+    """Rows [n, G] as n strings of bits, equal where the values are: float64, and -0.0 is 0.0."""
+    plain = np.ascontiguousarray(goals.astype(np.float64) + 0.0)
     return plain.view(np.dtype((np.void, plain.itemsize * plain.shape[1])))[:, 0].tolist()
 
 
@@ -337,6 +354,11 @@ def _in_episode(
     held: Any, episode: np.ndarray, time: np.ndarray, goals: np.ndarray, strategy: str
 ) -> np.ndarray:
     """Rows [B] whose goal was achieved where in its episode the strategy may take it from."""
+    if len(goals) > _CHUNK:
+        halves = [np.array_split(x, 2) for x in (episode, time, goals)]
+        return np.concatenate(
+            [_in_episode(held, e, t, g, strategy) for e, t, g in zip(*halves, strict=True)]
+        )
     there = (held.achieved_goal[episode] == goals[:, None]).all(-1)  # [B, T+1]
     moments = np.arange(there.shape[1])
     if strategy in ("future", "future_actual"):

@@ -12,6 +12,7 @@ import numpy as np
 from her_jax import buffer, train
 from her_jax.audit import relabelling
 from her_jax.config import Config
+from her_jax.errors import UserError
 from her_jax.types import Episode, GoalEnv, Key, Moment
 
 _CHUNK = 20_000  # steps relabelled and checked at a time
@@ -19,11 +20,22 @@ _RANDOM_ROWS = 16  # "random" goals must be looked for in the whole buffer
 
 
 def check_drawn(
-    env: GoalEnv, config: Config, replay: buffer.BufferState, drawn: train.Drawn
+    env: GoalEnv,
+    config: Config,
+    reward: relabelling.Scorer,
+    replay: buffer.BufferState,
+    drawn: train.Drawn,
 ) -> relabelling.Report:
     """Checks rows that the learner has just learned from; needs only their episodes on the host.
 
     Of the strategy `random` only the first 16 rows are checked.
+
+    Args:
+      env: the environment.
+      config: settings of the run.
+      reward: `scorer(env.reward)`, made once.
+      replay: the buffer that the rows were drawn from.
+      drawn: the rows, [B, ...].
     """
     if config.replay.strategy == "random":
         drawn = jax.tree.map(lambda x: x[:_RANDOM_ROWS], drawn)
@@ -36,7 +48,7 @@ def check_drawn(
         held,
         rows,
         claim._replace(episode=np.arange(rows)),
-        reward=scorer(env.reward),
+        reward=reward,
         strategy=config.replay.strategy,
         probability=config.replay.relabel_probability,
         bounds=env.goal_spec.bounds,
@@ -47,9 +59,13 @@ def check_drawn(
 
 
 def check_stored(
-    env: GoalEnv, config: Config, replay: buffer.BufferState, draws: int, key: Key
+    env: GoalEnv, config: Config, replay: buffer.BufferState, key: Key
 ) -> relabelling.Report:
-    """Relabels every stored step `draws` times, as training does, and checks each result."""
+    """Relabels every stored step as training does, and checks each result.
+
+    Raises:
+      UserError: if nothing is stored.
+    """
     size, horizon = int(replay.size), env.horizon
     draw = jax.jit(functools.partial(train.replayed, env, config))
     episodes = jax.tree.map(np.asarray, replay.episodes)
@@ -63,7 +79,9 @@ def check_stored(
         bounds=env.goal_spec.bounds,
         everywhere=relabelling.anywhere(episodes, size, config.replay.strategy),
     )
-    count = draws * size * horizon
+    count = size * horizon
+    if count == 0:
+        raise UserError("replay: empty; there is nothing to audit")
     chunk = min(_CHUNK, count)
     keys = jax.random.split(key, -(-count // chunk))
     reports = []
@@ -97,7 +115,6 @@ def _pick(episodes: Episode, rows: jax.Array) -> Episode:
     return jax.tree.map(lambda x: x[rows], episodes)
 
 
-@functools.lru_cache(maxsize=16)
 def scorer(function: Callable[..., jax.Array]) -> relabelling.Scorer:
     """An environment's `reward` or `success` as a compiled function of NumPy arrays."""
     compiled = jax.jit(function)

@@ -92,16 +92,19 @@ def _agrees(env: GoalEnv) -> str:
     paid, reached = np.asarray(env.reward(achieved, desired)), env.success(achieved, desired)
     if len(np.unique(paid)) > 2:
         return "pass"  # dense
-    differ = int(((paid == paid.max()) != np.asarray(reached)).sum())
+    hit = max(pair.reward for pair in env.reward_pairs)
+    differ = int(((paid == hit) != np.asarray(reached)).sum())
     return f"reward and success disagree on {differ} of 64 random pairs" if differ else "pass"
 
 
 def _pairs(env: GoalEnv) -> tuple[np.ndarray, np.ndarray]:
-    """64 random pairs of goals [64, G], about a tolerance apart."""
+    """64 random pairs of goals [64, G], up to two tolerances apart."""
     rng = np.random.default_rng(0)
     low, high = map(np.asarray, env.goal_spec.bounds)
     achieved = rng.uniform(low, high, (64, env.goal_spec.size)).astype(np.float32)
-    apart = rng.normal(scale=env.goal_spec.tolerance, size=achieved.shape)
+    apart = rng.normal(size=achieved.shape)
+    apart *= rng.uniform(0, 2, (64, 1)) / np.linalg.norm(apart, axis=-1, keepdims=True)
+    apart *= env.goal_spec.tolerance
     return achieved, (achieved + apart).astype(np.float32)
 
 

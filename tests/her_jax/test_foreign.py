@@ -38,8 +38,19 @@ def test_a_wrong_buffer_is_caught_and_its_mistake_named():
     replay = foreign.stable_baselines3(HerBuffer(goal_at="current"), 5000)
     report = audit(replay)
     assert set(report.broken) == {"provenance"}
-    causes = relabelling.causes(replay.episodes, replay.claim, report, reward=pay)
+    stored = len(replay.episodes.desired_goal)
+    causes = relabelling.causes(replay.episodes, stored, replay.claim, report, reward=pay)
     assert causes == {"provenance": "goal of the current state"}
+
+
+def test_equal_steps_of_several_episodes_do_not_accuse_a_right_buffer():
+    """Saturated actions from one start: the first steps of many episodes are the same."""
+    buffer = HerBuffer(saturated=True)
+    replay = foreign.stable_baselines3(buffer, 5000)
+    first = np.asarray(replay.episodes.action)[:, 0]
+    assert len(np.unique(first, axis=0)) < len(first)
+    report = audit(replay)
+    assert not report.broken, report.reasons()
 
 
 def test_steps_that_are_not_in_storage_are_caught():
@@ -153,6 +164,13 @@ def test_a_file_restores_what_was_written(tmp_path):
         (lambda a: a.update(achieved_goal=a["achieved_goal"][:0]), "empty"),
         (lambda a: a.update(claim_reward=a["claim_reward"][:0]), "empty"),
         (lambda a: a.update(action=a["action"][:, :-1]), "observation has shape"),
+        (lambda a: a.update(action=a["action"][:, 0]), "action is a float32 array of 2 axes"),
+        (lambda a: a.update(claim_reward=a["claim_reward"][:, None]), "claim_reward is a float32"),
+        (lambda a: a.update(claim_episode=a["claim_episode"] + 0.5), "claim_episode holds float64"),
+        (lambda a: a.update(claim_reward=np.array(1.0)), "claim_reward is a float64 array of 0"),
+        (lambda a: a.update(reward=a["reward"][:, :-1]), "reward has shape"),
+        (lambda a: a.update(claim_terminated=np.zeros(3, bool)), "claim_terminated has shape"),
+        (lambda a: a.update(claim_action=a["claim_action"][:, :1]), "claim_action has shape"),
         (lambda a: a.update(claim_time=a["claim_time"][:-1]), "claim_time has shape"),
         (lambda a: a["desired_goal"].__setitem__((3, 0), np.nan), "desired_goal of episode 3 is"),
         (lambda a: a["achieved_goal"].__setitem__((2, 1), np.inf), "achieved_goal of episode 2"),
@@ -164,6 +182,19 @@ def test_unusable_files_are_refused_in_one_line(tmp_path, change, message):
     np.savez(tmp_path / "replay.npz", **given)
     with pytest.raises(UserError, match=message) as error:
         foreign.load(tmp_path / "replay.npz")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["empty", "npy", "text"])
+def test_files_of_another_kind_are_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "replay.npz"
+    if content == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        path.write_text("" if content == "empty" else "hello")
+    with pytest.raises(UserError, match=r"is no .npz file") as error:
+        foreign.load(path)
     assert "\n" not in str(error.value)
 
 
@@ -182,4 +213,7 @@ def test_the_command_audits_files(tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "right.npz").read_bytes()[:5000])
     printed = script("audit", "cut.npz", *words, folder=tmp_path, rc=2)
     assert len(printed.splitlines()) == 1 and "cut.npz is no .npz file" in printed
+    for flags in ("--k -1", "--tolerance 0", "--rewards 0 0", "--strategy Future"):
+        printed = script("audit", "right.npz", *words, *flags.split(), folder=tmp_path, rc=2)
+        assert printed.startswith("error: ") and len(printed.splitlines()) == 1, printed
     assert "tolerance: not given" in script("audit", "right.npz", folder=tmp_path, rc=2)

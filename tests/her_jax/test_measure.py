@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -9,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from conftest import with_
+from conftest import p_value, with_
 from her_jax import buffer, evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import measure
@@ -55,11 +57,34 @@ def number(name: str) -> float:
     return float(measured()[0].numbers[name])
 
 
-def test_coverage_counts_cells_of_the_requested_region():
-    stored = np.asarray(episodes().achieved_goal, np.float64).reshape(-1, 2)
-    cells = {tuple(cell) for cell in np.floor((stored + 1) / 0.1 + 1e-9).astype(int)}
+def test_coverage_counts_cells_that_moved_goals_met():
+    walks = np.asarray(episodes().achieved_goal, np.float64)
+    moved = walks[np.linalg.norm(walks - walks[:, :1], axis=-1) >= 0.05]
+    cells = {tuple(cell) for cell in np.floor((moved + 1) / 0.1 + 1e-9).astype(int)}
     inside = [cell for cell in cells if max(cell) < 20 and min(cell) >= 0]
     assert number("goal_coverage") == pytest.approx(len(inside) / 400, abs=2 / 400)
+
+
+def coverage(goals, region: Box, counted=None) -> float:
+    spec = dataclasses.replace(
+        PointEnv().goal_spec, region=region, tolerance=0.1, bounds=Box((-9.0, -9.0), (9.0, 9.0))
+    )
+    goals = jnp.asarray(goals, jnp.float32)[None]
+    counted = jnp.ones(goals.shape[:2], bool) if counted is None else jnp.asarray([counted])
+    return float(measure._coverage(spec, goals, counted))
+
+
+def test_coverage_of_goals_at_the_edge_and_beyond():
+    unit = Box((0.0, 0.0), (1.0, 1.0))
+    assert coverage([[0.0, 0.0]], unit) == pytest.approx(1 / 100)
+    assert coverage([[1.0, 1.0]], unit) == pytest.approx(1 / 100)  # ends are included
+    assert coverage([[-0.0005, 1.0005]], unit) == pytest.approx(1 / 100)  # rounded over the edge
+    assert coverage([[-0.05, 0.5], [0.5, 1.2], [np.nan, 0.5]], unit) == 0
+    assert coverage([[0.5, 0.5]], unit, counted=[False]) == 0
+
+
+def test_coverage_of_too_many_cells_is_not_measured():
+    assert np.isnan(coverage([[0.0, 0.0]], Box((-9.0, -9.0), (9e4, 9e4))))
 
 
 def test_cells_of_a_flat_region_reach_a_tolerance_beyond_it():
@@ -95,33 +120,14 @@ def test_distances_and_shares_of_relabelled_rows_are_plausible():
         ("hindsight_already_reached", already),
     ):
         assert number(name) == pytest.approx(np.sum(values, 0).mean() / 15, rel=0.1), name
-    assert abs(number("hindsight_ratio") - 0.8) < 3 * np.sqrt(0.16 / 4096)
-
-
-def test_exploring_success_is_of_the_newest_episodes():
-    walks, goals = np.asarray(episodes().achieved_goal), np.asarray(episodes().desired_goal)
-    reached = np.linalg.norm(walks[:, -1] - goals, axis=-1) < 0.1
-    assert number("exploring_requested_goal_success") == pytest.approx(reached.mean())
-
-
-def test_only_the_newest_episodes_count_after_the_ring_has_wrapped(config, monkeypatch):
-    monkeypatch.setattr(measure, "NEWEST_EPISODES", 4)
-    env = PointEnv()
-    stored = episodes()
-    hits = stored._replace(desired_goal=stored.achieved_goal[:, -1])
-    misses = stored._replace(desired_goal=jnp.full((STORED, 2), 5.0))
-    config = with_(config, capacity=8)
-    state = state_of(config, misses)
-    newest = buffer.insert(state.buffer, jax.tree.map(lambda x: x[:4], hits))
-    assert float(measure._newest(env, state.buffer)) == 0
-    assert float(measure._newest(env, newest)) == 1
+    assert abs(number("hindsight_ratio") - 0.8) < 3 * np.sqrt(0.16 / measure.SAMPLED_ROWS)
 
 
 def test_figures_of_goals_out_of_bounds(config):
     stored = episodes()
     broken = stored.achieved_goal.at[0, 3, 0].set(9.0).at[5, 2, 1].set(jnp.nan)
     state = state_of(config, stored._replace(achieved_goal=broken))
-    figures = measure._coverage(PointEnv().goal_spec, state.buffer)
+    figures = measure._stored_goals(PointEnv().goal_spec, state.buffer)
     assert float(figures["invalid_goal_share"]) == pytest.approx(2 / (STORED * 16))
     assert number("invalid_goal_share") == 0
 
@@ -160,12 +166,26 @@ def test_no_recommanded_goal_without_hindsight(config):
     assert np.isnan(result.numbers["recommanded_goal_reached"])
 
 
-def test_two_sample_test_of_requested_goals():
+def test_two_sample_test_agrees_with_scipys():
+    rng, tolerance = np.random.default_rng(0), 1e-6
+    verdicts = []
+    for _ in range(300):
+        shift = rng.uniform(0, 0.4)
+        ours, theirs = rng.normal(size=(800, 1)), rng.normal(size=(200, 1)) + shift
+        p = p_value(stats.ks_2samp(ours[:, 0], theirs[:, 0], method="asymp"))
+        agree = measure.requested_goals_agree(ours, theirs, tolerance)
+        if not 5e-4 < p < 2e-3:  # the asymptotic limit is one-term
+            verdicts.append((agree, p >= 1e-3))
+    assert all(ours == theirs for ours, theirs in verdicts)
+    assert 50 < sum(agree for agree, _ in verdicts) < 290
+
+
+def test_two_sample_test_of_several_and_of_flat_coordinates():
     rng = np.random.default_rng(0)
-    same = [measure.requested_goals_agree(rng.normal(size=(800, 3)), rng.normal(size=(200, 3)))
-            for _ in range(200)]  # fmt: skip
-    assert np.mean(same) > 0.98
-    shifted = rng.normal(size=(200, 3)) + np.array([0, 0, 0.5])
-    assert not measure.requested_goals_agree(rng.normal(size=(800, 3)), shifted)
-    flat = np.zeros((300, 1))
-    assert measure.requested_goals_agree(flat, flat[:50])
+    trained, held_out = rng.normal(size=(800, 3)), rng.normal(size=(200, 3))
+    assert measure.requested_goals_agree(trained, held_out, 0.05)
+    assert not measure.requested_goals_agree(trained, held_out + np.array([0, 0, 0.5]), 0.05)
+    flat = np.full((300, 1), 0.42489222, np.float32)
+    rounded_otherwise = np.nextafter(flat[:50], np.float32(1))
+    assert measure.requested_goals_agree(flat, rounded_otherwise, 0.05)
+    assert not measure.requested_goals_agree(flat, flat[:50] + 0.01, 0.05)

@@ -6,6 +6,9 @@ import dataclasses
 import json
 
 import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import SILENT, with_
@@ -24,7 +27,7 @@ def rebuilt(toy, config, folder) -> record.AuditRecord:
 def test_the_same_pieces_give_the_same_record(toy, config, finished):
     saved = record.read(finished[2])
     again = rebuilt(toy, config, finished[2])
-    assert record.differences(saved.to_dict(), again.to_dict()) == []
+    assert record.differences(saved.claims(), again.claims()) == []
 
 
 def test_differences_are_named_with_both_values():
@@ -64,10 +67,39 @@ def test_every_piece_has_its_own_hash(toy, config, finished):
         assert {k for k in reference if found[k] != reference[k]} == {name}
 
 
-def test_rows_beyond_the_filled_ones_do_not_count(finished):
-    state, *_ = finished
-    stored = record._stored(state)
-    assert stored.action.shape[0] == int(state.buffer.size)
+def test_rows_beyond_the_filled_ones_do_not_count():
+    array = np.arange(12.0).reshape(6, 2)
+    longer = np.concatenate([array, np.ones((3, 2))])
+    assert record.hash_of_arrays({"a": longer}, 6) == record.hash_of_arrays({"a": array})
+    assert record.hash_of_arrays({"b": array}) != record.hash_of_arrays({"a": array})
+    assert record.hash_of_arrays({"a": array.astype(np.float32)}) != record.hash_of_arrays(
+        {"a": array}
+    )
+
+
+def test_figures_that_are_not_numbers_are_none():
+    """JSON has no NaN, and a record that held one could not be verified."""
+    assert record._finite({"a": float("nan"), "b": {"c": float("inf")}, "d": 1.5, "e": 3}) == {
+        "a": None, "b": {"c": None}, "d": 1.5, "e": 3,
+    }  # fmt: skip
+
+
+def test_a_broken_simulation_is_audited_and_not_a_traceback(toy, config, finished):
+    """Achieved goals that are not numbers: warnings and violations, no exception."""
+    state, _, folder = finished
+    opened = Run(toy, config, folder, SILENT)
+    _, _, about = opened.restore()
+    goals = goal_set.standard(toy, 8)
+    broken = state.buffer.episodes._replace(
+        achieved_goal=state.buffer.episodes.achieved_goal.at[:, 3:].set(jnp.nan)
+    )
+    state = state.replace(buffer=state.buffer.replace(episodes=broken))
+    measured = record.compute(toy, opened.agent, config, state, goals)
+    built = record.build(toy, config, state, about, goals, measured)
+    assert not built.clean and built.reward_recompute_test["violations"]["finite"] > 0
+    assert any("out of bounds" in warning for warning in built.warnings)
+    assert "NaN" not in json.dumps(built.to_dict())
+    assert record.markdown(built)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +117,7 @@ def test_edits_of_a_run_folder_show(toy, copied, file, old, new, named):
     assert old in text
     (copied / file).write_text(text.replace(old, new, 1))
     again = rebuilt(toy, read_config(copied), copied)
-    found = record.differences(record.read(copied).to_dict(), again.to_dict())
+    found = record.differences(record.read(copied).claims(), again.claims())
     assert any(named in line for line in found), found
 
 
@@ -105,10 +137,15 @@ def test_incomplete_records_are_refused_in_one_line(copied):
 
 def test_damaged_logs_are_refused_in_one_line(copied):
     path = copied / record.LOG
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match="is no episode log") as error:
-        log.success(path)
-    assert "\n" not in str(error.value)
+    whole = path.read_bytes()
+    for content in (whole[:2000], b"", b"PAR1" + whole[4:40]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is no episode log") as error:
+            log.read(path)
+        assert "\n" not in str(error.value)
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(UserError, match="other columns"):
+        log.read(path)
 
 
 def test_a_lost_checkpoint_writes_nothing(toy, config, copied):
@@ -152,9 +189,14 @@ def test_the_audit_can_be_switched_off_while_training(toy, config, tmp_path):
 
 
 def test_only_requested_goals_are_called_success(tmp_path):
-    for name in ("success", "requested_goal_success"):
-        metrics.write_json(tmp_path / "a.json", {name: 1.0})
-    for bad in ({"hindsight_success": 1.0}, {"a": {"success_rate": 1.0}}):
+    metrics.write_json(tmp_path / "a.json", {"requested_goal_success": 1.0})
+    for bad in (
+        {"hindsight_success": 1.0},
+        {"a": {"success_rate": 1.0}},
+        {"success": 1.0},
+        {"Hindsight_Success": 1.0},
+        {"runs": [{"hindsight_success": 1.0}]},
+    ):
         with pytest.raises(ValueError, match="only figures on requested goals"):
             metrics.write_json(tmp_path / "b.json", bad)
         with pytest.raises(ValueError, match="only figures on requested goals"):

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import with_
+from conftest import naming_episodes, with_
 from her_jax import buffer, relabel, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import relabelling as audit
+from her_jax.errors import UserError
 from her_jax.types import Episode
 from samplers import (
     CONSEQUENCES,
@@ -21,6 +22,7 @@ from samplers import (
     HORIZON,
     ROWS,
     episodes,
+    goal_of_an_earlier_state,
     honest,
     relabel_with,
     reward,
@@ -60,7 +62,7 @@ def test_each_defect_is_caught_and_named(defect):
     follows = set().union(*(CONSEQUENCES.get(rule, set()) for rule in expected.rules))
     assert expected.rules <= named <= expected.rules | follows, named
     assert len(report.reasons()) == len(named)
-    causes = audit.causes(stored, claim, report, reward=expected.pay)
+    causes = audit.causes(stored, EPISODES, claim, report, reward=expected.pay)
     if expected.cause:
         (rule,) = expected.rules
         assert causes[rule] == expected.cause
@@ -71,7 +73,73 @@ def test_an_unknown_mistake_is_not_given_a_name():
     claim = honest(stored)
     claim = claim._replace(reward=np.random.default_rng(0).normal(size=ROWS))
     report = CHECK(stored, EPISODES, claim)
-    assert audit.causes(stored, claim, report, reward=reward) == {"reward": "unknown"}
+    assert audit.causes(stored, EPISODES, claim, report, reward=reward) == {"reward": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "Future"}, "strategy: 'Future' is unknown; choose one of future"),
+        ({"probability": 1.2}, r"probability: 1.2 does not lie in \[0, 1\]"),
+    ],
+)
+def test_questions_that_make_no_sense_are_refused(changes, message):
+    stored = episodes()
+    with pytest.raises(UserError, match=message):
+        CHECK(stored, EPISODES, honest(stored), **changes)
+    with pytest.raises(UserError, match="empty"):
+        CHECK(stored, 0, honest(stored))
+
+
+def test_goals_of_another_precision_are_compared_by_value():
+    stored = episodes()
+    claim = honest(stored)
+    claim = claim._replace(desired_goal=claim.desired_goal.astype(np.float64))
+    for strategy in ("future", "random"):
+        assert CHECK(stored, EPISODES, claim, strategy=strategy).clean
+
+
+def test_many_rows_are_checked_in_parts(monkeypatch):
+    stored = episodes()
+    whole = CHECK(stored, EPISODES, goal_of_an_earlier_state(stored, honest(stored)))
+    monkeypatch.setattr(audit, "_CHUNK", 300)
+    parts = CHECK(stored, EPISODES, goal_of_an_earlier_state(stored, honest(stored)))
+    for rule, rows in whole.violations.items():
+        np.testing.assert_array_equal(rows, parts.violations[rule])
+
+
+def test_the_requested_goal_called_relabelled_is_named():
+    stored = episodes()
+    claim = relabel_with(stored, honest(stored), stored.desired_goal[honest(stored).episode])
+    causes = audit.causes(stored, EPISODES, claim, CHECK(stored, EPISODES, claim), reward=reward)
+    assert causes == {"provenance": "the requested goal, called relabelled"}
+
+
+def test_rows_that_were_overwritten_after_they_were_drawn_are_caught():
+    """A ring that wraps: claims of its first round against what it holds after the third."""
+    ring = buffer.init(jax.tree.map(lambda x: x[0], naming_episodes(1, HORIZON)), 4)
+    ring = buffer.insert(ring, naming_episodes(2, HORIZON))
+    steps = buffer.sample(ring, jax.random.key(0), 500)
+    one = functools.partial(
+        relabel.transition, ring.episodes, ring.size, strategy=relabel.future, probability=0.8
+    )
+    drawn = jax.vmap(one)(steps, jax.random.split(jax.random.key(1), 500))
+    claim = audit.claim(steps, drawn, jnp.zeros(500))
+    ring = buffer.insert(ring, naming_episodes(2, HORIZON, first=2))
+    check = functools.partial(
+        audit.check,
+        claim=claim,
+        reward=lambda achieved, _: np.zeros(len(achieved)),
+        strategy="future",
+        probability=0.8,
+    )
+
+    def held(state):
+        return check(jax.tree.map(np.asarray, state.episodes), int(state.size))
+
+    assert not held(ring).broken
+    ring = buffer.insert(ring, naming_episodes(2, HORIZON, first=4))  # over the first round
+    assert held(ring).broken["physics"] == 500
 
 
 @pytest.mark.parametrize(

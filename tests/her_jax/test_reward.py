@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from conftest import SILENT, fetch
 from her_jax.audit import reward
 from her_jax.errors import UserError
 from her_jax.runner import Run
+from her_jax.types import Box
 from toy import PointEnv
 
 PARTS = {"hit", "miss", "threshold", "pure", "grounded", "agrees"}
@@ -125,7 +128,19 @@ def test_pairs_must_be_there_and_hold():
     assert results["miss"] == "success is False instead of True"
 
 
+@pytest.mark.parametrize("size", [1, 3, 15])
+def test_right_rewards_pass_whatever_the_size_of_their_goal(size):
+    class Tall(PointEnv):
+        @property
+        def goal_spec(self):
+            names = tuple(f"x{i}" for i in range(size))
+            box = Box((-1.0,) * size, (1.0,) * size)
+            return dataclasses.replace(super().goal_spec, coordinates=names, region=box, bounds=box)
+
+    assert reward.examine(Tall())["agrees"] == "pass"
+
+
 def test_nothing_is_trained_with_a_bad_reward(config, tmp_path):
     with pytest.raises(UserError, match="Point fails its reward test 'agrees'"):
-        Run(Wider(), config, tmp_path / "r", SILENT)
+        Run(Wider(), config, tmp_path / "r", SILENT).start()
     assert not (tmp_path / "r").exists()

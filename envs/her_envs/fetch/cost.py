@@ -3,6 +3,10 @@
 Contacts are read from the simulator's contact sensors at the end of the step; what happens between
 two steps, 40 ms apart, is not seen. In PickAndPlace all readings, as in the original, are those
 before the last of the step's 20 substeps.
+
+The original's starting pose of FetchPush and FetchSlide presses the gripper into the table: in the
+first two steps the force is 3.9 and 1.3 kN whatever the policy does, and 0.15 kN while it rests
+there. A policy's force is to be read beside that of doing nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from her_envs.fetch.tasks import SUBSTEPS
 from her_envs.physics.base import Readings, Scene
 from her_jax.types import Box, CostSpec
 
@@ -44,7 +47,7 @@ def specs(has_object: bool) -> tuple[CostSpec, ...]:
 
 def costs(values: Readings, scene: Scene, workspace: Box) -> jax.Array:
     """Costs float32 [..., K] of the step that ended in `values`."""
-    dt = SUBSTEPS * scene.model.opt.timestep
+    dt = scene.substeps * scene.model.opt.timestep
     nearest = jnp.clip(values.grip_pos, jnp.asarray(workspace.low), jnp.asarray(workspace.high))
     channels = [
         values.table_force[..., 0],

@@ -32,8 +32,8 @@ FLOOR = 0.0
 """Height of the floor in metres."""
 
 ROOM = 2.5
-"""No gripper or object gets further than this from the gripper's start, in metres: the arm ends
-before it, and what falls to the floor stops before it. A position beyond is a broken simulation."""
+"""A gripper or object that is further than this from the gripper's start, in metres, is taken for a
+broken simulation: the arm ends before it, and no rollout seen here left it."""
 
 
 class FetchState(struct.PyTreeNode):
