@@ -2,13 +2,16 @@
 
 Command:   python experiments/train.py fetch-slide
 Hardware:  two CPU cores, no accelerator
-Time:      25 minutes with other work beside it
+Time:      18 minutes with other work beside it
 Expected:  success 0.7 on 200 held-out goals within 5 cm after 1 M environment steps (one seed)
 
 Against Baselines: the discount is 0.95 instead of 0.98, the target networks follow after every
 update instead of once a cycle, the action penalty is a tenth, and 64 transitions are replayed for
 each environment step. The puck slides on after it is struck, so the discount of FetchPush is too
 low here.
+
+With `--strategy future_actual` seed 0 learns faster and is no better at the end: the mean of the last
+ten evaluations is 0.74 instead of 0.68, the last one 0.65 instead of 0.72. One seed settles nothing.
 """
 
 from __future__ import annotations
