@@ -10,8 +10,9 @@ update instead of once a cycle, the action penalty is a tenth, and 64 transition
 each environment step. The puck slides on after it is struck, so the discount of FetchPush is too
 low here.
 
-With `--strategy future_actual` seed 0 learns faster and is no better at the end: the mean of the last
-ten evaluations is 0.74 instead of 0.68, the last one 0.65 instead of 0.72. One seed settles nothing.
+With `--strategy future_actual` seed 0 learns faster and is no better at the end: the mean of the
+last ten evaluations is 0.74 instead of 0.68, the last one 0.65 instead of 0.72. One seed settles
+nothing.
 """
 
 from __future__ import annotations
