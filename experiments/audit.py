@@ -51,6 +51,13 @@ def main(
       rewards: Of a .npz file: paid for missing and for reaching the goal.
     """
     start = time.perf_counter()
+    of_a_file = (strategy, k, tolerance, rewards) != ("future", 4.0, None, (-1.0, 0.0))
+    if path.suffix == ".npz" and verify:
+        raise UserError(f"verify: {path} is no run folder; only a run has a record to verify")
+    if path.suffix != ".npz" and of_a_file:
+        raise UserError(
+            "strategy, k, tolerance, rewards: for .npz files only; a run is audited with its own"
+        )
     if path.suffix == ".npz":
         clean = audit_file(path, strategy, k, tolerance, rewards)
     elif verify:
@@ -83,7 +90,7 @@ def audit_run(run: Run) -> bool:
             "share_within_three_sigma": test["share_within_three_sigma"],
             "identity_mismatches": test["identity_mismatches"],
             "clean": built.clean,
-            "written": [str(run.folder / name) for name in _WRITTEN],
+            "written": [str(run.folder / name) for name in (*_WRITTEN, metrics.SUMMARY)],
         }
     )
     return built.clean
@@ -110,9 +117,9 @@ def verify_run(run: Run) -> bool:
             },
         ),
         record.MARKDOWN: []
-        if written.is_file() and written.read_text() == text
+        if written.is_file() and written.read_bytes() == text.encode()
         else ["the text is not the record's"],
-        metrics.SUMMARY: _summary_differences(run, rebuilt),
+        metrics.SUMMARY: _summary_differences(run, rebuilt, int(state.env_steps)),
     }
     lines = [f"{file}: {line}" for file, all_ in found.items() for line in all_]
     launch.report(
@@ -126,12 +133,20 @@ def verify_run(run: Run) -> bool:
     return not lines
 
 
-def _summary_differences(run: Run, rebuilt: record.AuditRecord) -> list[str]:
+def _summary_differences(run: Run, rebuilt: record.AuditRecord, env_steps: int) -> list[str]:
     """What the summary says otherwise than the recomputed record."""
     if not (run.folder / metrics.SUMMARY).is_file():
         return []
     summary = metrics.read_json(run.folder / metrics.SUMMARY)
-    recomputed = record.for_summary(rebuilt)
+    config = run.config
+    recomputed = record.for_summary(rebuilt) | {
+        "task": config.env.task,
+        "seed": config.seed,
+        "physics": config.env.physics,
+        "reward": config.env.reward,
+        "env_steps": env_steps,
+        "commit": rebuilt.hashes["code"],
+    }
     return record.differences({name: summary.get(name) for name in recomputed}, recomputed)
 
 
@@ -141,7 +156,7 @@ def audit_file(
     """Audits foreign replay data with a sparse reward; whether no rule is broken."""
     if tolerance is None:
         raise UserError("tolerance: not given; name the task's success distance, e.g. 0.05")
-    if not tolerance > 0 or not k >= 0 or not rewards[0] < rewards[1]:
+    if not 0 < tolerance < np.inf or not 0 <= k < np.inf or not rewards[0] < rewards[1]:
         raise UserError(
             f"tolerance, k, rewards: {tolerance}, {k}, {rewards}; give a positive tolerance, k of "
             "at least 0, and a reward for missing below that for reaching"
@@ -167,7 +182,10 @@ def audit_file(
     found: dict[str, Any] = {
         "rows": len(replay.claim.reward),
         "violations": {rule: int(bad.sum()) for rule, bad in report.violations.items()},
-        "reasons": report.reasons(),
+        "reasons": [
+            *report.reasons(),
+            *([f"{mismatches} stored rewards are not the environment's"] if mismatches else []),
+        ],
         "causes": relabelling.causes(
             replay.episodes, episodes, replay.claim, report, reward=reward
         ),

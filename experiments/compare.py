@@ -28,8 +28,12 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
         raise UserError(f"runs: {len(runs)} given; name two or more run folders")
     records = {str(run): record.read(run) for run in runs}
     for run, audited in records.items():
-        if not audited.evaluation.get("episodes", 0) > 0:
-            raise UserError(f"run: {run} was scored on no goal; audit it anew")
+        success = audited.report_metrics.get("requested_goal_success")
+        count = audited.evaluation.get("episodes")
+        if not (isinstance(success, float) and 0 <= success <= 1 and isinstance(count, int)):
+            raise UserError(f"run: {run} has an audit.json that was edited; audit it anew")
+        if count < 1 or {*audited.costs} != {*next(iter(records.values())).costs}:
+            raise UserError(f"run: {run} was scored on no goal or other costs; audit it anew")
     record.require_comparable(records)
     launch.console.print(table(records), markup=False)
 

@@ -32,6 +32,8 @@ def main(
       runs: Run folders.
       out: Picture to write.
     """
+    if not runs:
+        raise UserError("runs: none given; name one or more run folders")
     where = out or (runs[0] / CURVE if len(runs) == 1 else Path("curves.png"))
     curves(runs, where)
     launch.console.print(f"wrote {where}")

@@ -233,6 +233,16 @@ class Config:
         """Nested plain values, for `config.json`."""
         return dataclasses.asdict(self)
 
+    def lasting(self) -> dict[str, Any]:
+        """The settings that a run keeps for life, by "part.name"; it may be resumed with others."""
+        return {"seed": self.seed} | {
+            f"{part}.{name}": list(value) if isinstance(value, tuple) else value
+            for part, values in self.to_dict().items()
+            if isinstance(values, dict)
+            for name, value in values.items()
+            if name not in ("num_threads", "env_steps", "eval_episodes", "checkpoint_period")
+        }
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
         """Inverse of `to_dict`.

@@ -64,7 +64,10 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: if it is missing or not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise UserError(f"run: {path} holds no settings or figures; restore it or retrain")
+        return values
     except FileNotFoundError:
         raise UserError(
             f"run: {path.parent} holds no {path.name}; give a folder that train.py made"

@@ -83,7 +83,7 @@ class Run:
         """
         goals = self._prepare()
         if self.folder.exists():
-            is_run = (self.folder / metrics.CONFIG).is_file()
+            is_run = (self.folder / checkpoint.FOLDER).is_dir()
             resume = f", or go on with --resume {self.folder}" if is_run else ""
             raise UserError(f"out: {self.folder} already exists; name a new folder{resume}")
         try:
@@ -94,6 +94,7 @@ class Run:
         about = {
             "task": self.config.env.task,
             "goal": evaluate.goal_settings(self.env.goal_spec),
+            "settings": self.config.lasting(),
             "wall_s": 0.0,
             "compile_s": 0.0,
             "commits": [],
@@ -128,12 +129,13 @@ class Run:
         """Epoch, state and plain values of the latest checkpoint.
 
         Raises:
-          UserError: if there is no checkpoint, it does not fit, or it was trained for another goal
-            or tolerance than the environment's.
+          UserError: if there is no checkpoint, it does not fit, or it was trained with other
+            settings than the configuration's, or for another goal than the environment's.
         """
         like = jax.eval_shape(self._init, jax.random.key(0))
         epoch, state, about = checkpoint.restore(self.folder, like, self.config.env.task)
         evaluate.require_same_goal(about["goal"], self.env.goal_spec)
+        _require_same_settings(about.get("settings", {}), self.config.lasting(), self.folder)
         return epoch, state, about
 
     def evaluate(self, state: train.TrainState, starts: Any) -> evaluate.Outcome:
@@ -414,6 +416,16 @@ def _free_bytes() -> int:
         return min(free, limit - used + int(details["inactive_file"]))  # reclaimable page cache
     except (OSError, ValueError, KeyError):
         return free
+
+
+def _require_same_settings(trained: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuses a configuration that is not the one that the checkpoint was trained with."""
+    for name, value in trained.items():
+        if now.get(name) != value:
+            raise UserError(
+                f"{name}: the checkpoint was trained with {value!r} and "
+                f"{folder / metrics.CONFIG} says {now.get(name)!r}; restore that file"
+            )
 
 
 def _require_finite(line: Mapping[str, Any], folder: Path) -> None:

@@ -63,6 +63,9 @@ def load(path: Path) -> Foreign:
     missing = [name for name in (*_STORED, *claimed) if name not in arrays]
     if missing:
         raise UserError(f"replay: {path} lacks {', '.join(missing)}; see docs/audit.md")
+    unknown = [n for n in arrays if n not in (*_STORED, *claimed, "reward", "claim_terminated")]
+    if unknown:
+        raise UserError(f"replay: {path} holds unknown {', '.join(unknown)}; see docs/audit.md")
     claim = Claim(**{name: arrays.get(f"claim_{name}") for name in Claim._fields})  # type: ignore
     return _checked(arrays, claim, arrays.get("reward"))
 
@@ -146,6 +149,8 @@ def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreig
     ranks = dict(zip(_STORED, (3, 3, 2, 3), strict=True)) | dict.fromkeys(claimed, 1)
     ranks |= {name: 2 for name in claimed if name.endswith(("observation", "action", "goal"))}
     given = {**arrays, **claimed}
+    if reward is not None:
+        given["reward"], ranks["reward"] = reward, 2
     for name, rank in ranks.items():
         if given[name].ndim != rank or given[name].dtype.kind not in "biuf":
             kind = f"{given[name].dtype} array of {given[name].ndim} axes"
@@ -169,7 +174,7 @@ def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreig
         **{name: (rows,) if ranks[name] == 1 else (rows, _width(name, wide)) for name in claimed},
     }
     if reward is not None:
-        given["reward"], expected["reward"] = reward, (count, steps)
+        expected["reward"] = (count, steps)
     for name, shape in expected.items():
         found = given[name].shape
         if found != shape:
@@ -178,6 +183,12 @@ def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreig
         bad = ~np.isfinite(arrays[name]).reshape(count, -1).all(1)
         if bad.any():
             raise UserError(f"replay: {name} of episode {int(np.argmax(bad))} is not finite")
+    if not np.isin(claim.relabelled, (0, 1)).all():
+        raise UserError("replay: claim_relabelled holds other values than 0 and 1")
+    # Storage in another precision than the rows is compared in the rows' own.
+    observation = observation.astype(claim.observation.dtype)
+    achieved, desired = (x.astype(claim.desired_goal.dtype) for x in (achieved, desired))
+    action = action.astype(claim.action.dtype)
     episodes: Any = (observation, achieved, desired, action, np.zeros((count, steps, 0)))
     return Foreign(Episode(*episodes), claim._replace(relabelled=claim.relabelled == 1), reward)
 

@@ -104,6 +104,8 @@ def read(path: Path) -> pa.Table:
         raise UserError(f"log: {path} is no episode log ({reason}); audit the run anew") from None
     if not table.schema.equals(_schema()) or b"tolerance" not in (table.schema.metadata or {}):
         raise UserError(f"log: {path} is no episode log (other columns); audit the run anew")
+    if "held_out" not in table["source"].unique().to_pylist():
+        raise UserError(f"log: {path} holds no held-out episode; audit the run anew")
     return table
 
 

@@ -274,12 +274,16 @@ def read(folder: Path) -> AuditRecord:
     if not (folder / JSON).is_file():
         raise UserError(f"audit: {folder} holds no {JSON}; run experiments/audit.py {folder}")
     values = metrics.read_json(folder / JSON)
-    try:
-        return AuditRecord(**values)
-    except TypeError as error:
+    kinds = {"dict": dict, "list": list, "str": str}
+    wanted = {f.name: kinds[str(f.type).partition("[")[0]] for f in dataclasses.fields(AuditRecord)}
+    wrong = {*wanted} ^ {*values}
+    wrong |= {n for n, kind in wanted.items() if n in values and not isinstance(values[n], kind)}
+    if wrong:
         raise UserError(
-            f"audit: {folder / JSON} is not a whole record ({error}); audit the run anew"
-        ) from None
+            f"audit: {folder / JSON} is not a whole record ({', '.join(sorted(wrong))}); "
+            "audit the run anew"
+        )
+    return AuditRecord(**values)
 
 
 def differences(saved: dict[str, Any], recomputed: dict[str, Any]) -> list[str]:
@@ -288,7 +292,7 @@ def differences(saved: dict[str, Any], recomputed: dict[str, Any]) -> list[str]:
     return [
         f"{name}: {a.get(name, 'absent')} saved, {b.get(name, 'absent')} recomputed"
         for name in sorted({*a, *b})
-        if name not in a or name not in b or a[name] != b[name]
+        if name not in a or name not in b or json.dumps(a[name]) != json.dumps(b[name])
     ]
 
 
@@ -430,9 +434,9 @@ def _key(purpose: int) -> Key:
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, dict):
+    if isinstance(values, dict) and values:
         items = {f"{prefix}{k}": v for k, v in values.items()}
-    elif isinstance(values, list | tuple):
+    elif isinstance(values, list | tuple) and values:
         items = {f"{prefix}{i}": v for i, v in enumerate(values)}
     else:
         return {prefix.removesuffix("."): values}

@@ -81,11 +81,13 @@ class Report(NamedTuple):
     Attributes:
       violations: rule that was checked -> bool [B], which rows break it.
       share: relabelled share of the batch.
-      share_holds: whether it lies within three standard deviations of the configured one.
+      probability: the configured share.
+      share_holds: whether they lie within three standard deviations of each other.
     """
 
     violations: dict[str, np.ndarray]
     share: float
+    probability: float
     share_holds: bool
 
     @property
@@ -106,7 +108,9 @@ class Report(NamedTuple):
             if rows.any()
         ]
         if not self.share_holds:
-            lines.append(f"share: {self.share:.4f} relabelled is not the configured share")
+            lines.append(
+                f"share: {self.share:.4f} relabelled, beyond three sigma of {self.probability:.4f}"
+            )
         return lines
 
 
@@ -179,7 +183,9 @@ def check(
     if claim.terminated is not None and success is not None:
         violations["terminated"] = claim.terminated != np.asarray(success(after, goals))
     share = float(np.mean(claim.relabelled))
-    return Report(violations, share, _share_holds(share, probability, len(claim.relabelled)))
+    return Report(
+        violations, share, probability, _share_holds(share, probability, len(claim.relabelled))
+    )
 
 
 def causes(
@@ -321,7 +327,7 @@ def merge(reports: list[Report], probability: float) -> Report:
     }
     sizes = [len(report.violations["stored"]) for report in reports]
     share = float(np.average([report.share for report in reports], weights=sizes))
-    return Report(violations, share, _share_holds(share, probability, sum(sizes)))
+    return Report(violations, share, probability, _share_holds(share, probability, sum(sizes)))
 
 
 def anywhere(episodes: Episode, stored: int, strategy: str) -> frozenset[bytes]:

@@ -169,6 +169,9 @@ def test_a_file_restores_what_was_written(tmp_path):
         (lambda a: a.update(claim_episode=a["claim_episode"] + 0.5), "claim_episode holds float64"),
         (lambda a: a.update(claim_reward=np.array(1.0)), "claim_reward is a float64 array of 0"),
         (lambda a: a.update(reward=a["reward"][:, :-1]), "reward has shape"),
+        (lambda a: a.update(reward=a["reward"].astype(str)), "reward is a <U"),
+        (lambda a: a.update(claim_terminate=a["claim_reward"]), "unknown claim_terminate"),
+        (lambda a: a.update(claim_relabelled=2 * a["claim_relabelled"]), "other values than 0"),
         (lambda a: a.update(claim_terminated=np.zeros(3, bool)), "claim_terminated has shape"),
         (lambda a: a.update(claim_action=a["claim_action"][:, :1]), "claim_action has shape"),
         (lambda a: a.update(claim_time=a["claim_time"][:-1]), "claim_time has shape"),
@@ -183,6 +186,18 @@ def test_unusable_files_are_refused_in_one_line(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         foreign.load(tmp_path / "replay.npz")
     assert "\n" not in str(error.value)
+
+
+def test_rows_in_another_precision_than_storage_are_no_defect(tmp_path):
+    given = arrays()
+    for name in ("observation", "achieved_goal", "desired_goal", "action"):
+        given[name] = given[name].astype(np.float64)
+    np.savez(tmp_path / "replay.npz", **given)
+    replay = foreign.load(tmp_path / "replay.npz")
+    report = relabelling.check(
+        replay.episodes, EPISODES, replay.claim, reward=sparse, strategy="future", probability=0.8
+    )
+    assert report.clean
 
 
 @pytest.mark.parametrize("content", ["empty", "npy", "text"])

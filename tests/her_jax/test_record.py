@@ -102,29 +102,32 @@ def test_a_broken_simulation_is_audited_and_not_a_traceback(toy, config, finishe
     assert record.markdown(built)
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "named"),
-    [
-        ("audit.json", '"requested_goal_success": 0', '"requested_goal_success": 1', "success"),
-        ("config.json", '"k": 4.0', '"k": 3.0', "hashes.config"),
-        ("config.json", '"seed": 0', '"seed": 7', "hashes.config"),
-    ],
-)
-def test_edits_of_a_run_folder_show(toy, copied, file, old, new, named):
-    from launch import read_config
-
-    text = (copied / file).read_text()
-    assert old in text
-    (copied / file).write_text(text.replace(old, new, 1))
-    again = rebuilt(toy, read_config(copied), copied)
-    found = record.differences(record.read(copied).claims(), again.claims())
-    assert any(named in line for line in found), found
+def test_edits_of_a_record_show(toy, config, copied):
+    again = rebuilt(toy, config, copied)
+    text = (copied / record.JSON).read_text()
+    for old, new, named in (
+        ('"requested_goal_success": 0.0', '"requested_goal_success": 0.5', "success"),
+        ('"requested_goal_success": 0.0', '"requested_goal_success": false', "success"),
+        ('"failure_labels": {', '"failure_labels": {"new": [], ', "failure_labels.new"),
+        ('"k": 4.0', '"k": 3.0', "relabel_strategy.k"),
+    ):
+        assert old in text
+        (copied / record.JSON).write_text(text.replace(old, new, 1))
+        found = record.differences(record.read(copied).claims(), again.claims())
+        assert any(named in line for line in found), (new, found)
 
 
 def test_incomplete_records_are_refused_in_one_line(copied):
     values = json.loads((copied / record.JSON).read_text())
     del values["costs"]
     (copied / record.JSON).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"is not a whole record .*costs"):
+        record.read(copied)
+    for whole in ("[]", "null"):
+        (copied / record.JSON).write_text(whole)
+        with pytest.raises(UserError, match="holds no settings or figures"):
+            record.read(copied)
+    (copied / record.JSON).write_text(json.dumps(values | {"costs": [1]}))
     with pytest.raises(UserError, match=r"is not a whole record .*costs"):
         record.read(copied)
     (copied / record.JSON).write_text('{"section": ')

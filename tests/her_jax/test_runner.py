@@ -186,7 +186,26 @@ def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
     run(toy, with_(config, capacity=fits // 4 * 4), tmp_path / "r")
 
 
-def test_divergence_stops_the_run_and_keeps_the_checkpoint(toy, config, tmp_path):
+def test_an_edited_configuration_is_refused(toy, config, copied):
+    """Settings that a run keeps for life; a longer budget is no edit."""
+    for changes in ({"strategy": "final"}, {"k": 1.0}, {"discount": 0.5}, {"seed": 3}):
+        with pytest.raises(UserError, match="the checkpoint was trained with"):
+            run(toy, with_(config, **changes), copied).resume()
+        with pytest.raises(UserError, match="the checkpoint was trained with"):
+            run(toy, with_(config, **changes), copied).restore()
+    assert run(toy, with_(config, env_steps=1200), copied).restore()[0] == 4
+
+
+def test_truncated_checkpoints_are_refused_in_one_line(toy, config, copied):
+    data = max((copied / "checkpoints").rglob("d/*"), key=lambda path: path.stat().st_size)
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match="does not load") as error:
+        run(toy, config, copied).restore()
+    assert "\n" not in str(error.value)
+
+
+def test_divergence_stops_the_run_and_keeps_the_checkpoint(toy, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_require_same_settings", lambda *_: None)
     run(toy, with_(config, env_steps=480), tmp_path / "r").start()
     diverging = run(toy, with_(config, actor_learning_rate=1e38), tmp_path / "r")
     with pytest.raises(UserError, match="not finite"):
