@@ -4,9 +4,9 @@ Contacts are read from the simulator's contact sensors at the end of the step; w
 two steps, 40 ms apart, is not seen. In PickAndPlace all readings, as in the original, are those
 before the last of the step's 20 substeps.
 
-The original's starting pose of FetchPush and FetchSlide presses the gripper into the table: in the
-first two steps the force is 3.9 and 1.3 kN whatever the policy does, and 0.15 kN while it rests
-there. A policy's force is to be read beside that of doing nothing.
+The original's starting pose of FetchPush and FetchSlide presses the gripper into the table: doing
+nothing, the force is 3.9 (FetchSlide 4.5) kN after the first step and 0.1 kN after the fifth. A
+policy's force is to be read beside that of doing nothing.
 """
 
 from __future__ import annotations
