@@ -29,7 +29,7 @@ from her_jax.audit import foreign, log, record, relabelling
 from her_jax.errors import UserError
 from her_jax.runner import Run
 
-_WRITTEN = (record.JSON, record.MARKDOWN, record.LOG)
+_WRITTEN = (record.JSON, record.MARKDOWN, record.LOG, metrics.SUMMARY)
 
 
 def main(
@@ -90,7 +90,7 @@ def audit_run(run: Run) -> bool:
             "share_within_three_sigma": test["share_within_three_sigma"],
             "identity_mismatches": test["identity_mismatches"],
             "clean": built.clean,
-            "written": [str(run.folder / name) for name in (*_WRITTEN, metrics.SUMMARY)],
+            "written": [str(path) for path in map(run.folder.joinpath, _WRITTEN) if path.is_file()],
         }
     )
     return built.clean
