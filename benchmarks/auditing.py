@@ -113,7 +113,9 @@ def _filled(env: her_envs.FetchEnv, capacity: int, key: Key) -> buffer.BufferSta
 
     episodes = walks(key)
     full = jnp.asarray(capacity, jnp.int32)
-    return buffer.BufferState(episodes, cursor=jnp.zeros((), jnp.int32), size=full)
+    return buffer.BufferState(
+        episodes, jnp.ones(capacity), cursor=jnp.zeros((), jnp.int32), size=full
+    )
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ import tyro
 
 import harness
 import her_envs
-from her_jax import buffer, train
-from her_jax.agents.ddpg import DDPG
+from her_jax import agents, buffer, train
 from her_jax.config import Config, ReplayConfig, TrainConfig
 
 ROUND = 20  # episodes in one insertion
@@ -128,7 +127,7 @@ def update_row(env: her_envs.FetchEnv, batch: int, updates: int, rounds: int) ->
         replay=ReplayConfig(capacity=2_000, batch_size=batch),
         train=TrainConfig(num_envs=ROUND, updates_per_cycle=updates),
     )
-    agent = DDPG(config.agent, env.action_size)
+    agent = agents.make(config.agent, env)
     state = train.init(env, agent, config, jax.random.key(0))
     full = state.buffer.replace(size=jnp.asarray(2_000, jnp.int32))
     learn = jax.jit(functools.partial(train.learn, env, agent, config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,13 @@ from rich.console import Console
 
 import her_envs
 from her_jax import metrics
-from her_jax.config import Config
+from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
 from her_jax.runner import Run
+from her_jax.types import GoalEnv
 
 console = Console(highlight=False, soft_wrap=True)
+_plugins: set[str] = set()
 status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
@@ -36,14 +39,21 @@ def guarded(main: Callable[[], None]) -> None:
 
 def bind(config: Config, folder: Path) -> Run:
     """A run of `config` in `folder`, its environment made."""
-    env = her_envs.make(
-        config.env.task,
-        physics=config.env.physics,
-        num_threads=config.env.num_threads,
-        tolerance=config.env.tolerance,
-        reward=config.env.reward,
+    return Run(make_env(config.env), config, folder, console)
+
+
+def make_env(settings: EnvConfig) -> GoalEnv:
+    """The environment that the settings name."""
+    return her_envs.make(
+        settings.task,
+        physics=settings.physics,
+        num_threads=settings.num_threads,
+        tolerance=settings.tolerance,
+        reward=settings.reward,
+        goal=settings.goal,
+        action_repeat=settings.action_repeat,
+        n=settings.n,
     )
-    return Run(env, config, folder, console)
 
 
 def read_config(folder: Path) -> Config:
@@ -54,7 +64,27 @@ def read_config(folder: Path) -> Config:
     """
     if not folder.is_dir():
         raise UserError(f"run: {folder} is no folder; give one that train.py made")
-    return Config.from_dict(metrics.read_json(folder / metrics.CONFIG))
+    values = metrics.read_json(folder / metrics.CONFIG)
+    replay = values.get("replay") if isinstance(values, dict) else None
+    load_plugin(replay.get("plugin", "") if isinstance(replay, dict) else "")
+    return Config.from_dict(values)
+
+
+def load_plugin(path: str) -> None:
+    """Runs a user's Python file once, so that what it registers is known; "" for none.
+
+    Raises:
+      UserError: if there is no such file, or it fails.
+    """
+    if not path or path in _plugins:
+        return
+    try:
+        runpy.run_path(path)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's file may raise
+        raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
+    _plugins.add(path)
 
 
 def open_run(folder: Path) -> Run:

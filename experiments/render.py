@@ -21,6 +21,7 @@ from her_envs import FetchEnv
 from her_jax import goal_set
 from her_jax.errors import UserError
 from her_jax.runner import Run
+from her_jax.types import GoalEnv
 
 VIDEO = "rollout.mp4"
 _FRAMES_PER_S = 25
@@ -79,25 +80,33 @@ def record(
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 5")
     launch.status.print(f"compiling, then filming {episodes} episodes ...")
-    env = run.env
-    assert isinstance(env, FetchEnv)
+    env = scene(run.env)
+    if env is None:
+        raise UserError(f"video: {run.env.name} has no scene to film")
     film = jax.jit(functools.partial(_states, run, state))
     partial = out.with_name("partial-" + out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _ffmpeg(partial, width, height) as writer:
+    fps = _FRAMES_PER_S // run.config.env.action_repeat
+    with _ffmpeg(partial, width, height, fps) as writer:
         for start in _each(goal_set.standard(env, episodes).starts):
             for frame in her_envs.render.frames(env, film(start), width=width, height=height):
                 writer.send(np.ascontiguousarray(frame))
     partial.replace(out)
 
 
+def scene(env: GoalEnv) -> FetchEnv | None:
+    """The environment that can be filmed, if there is one."""
+    inner = env.env if isinstance(env, her_envs.Repeated) else env
+    return inner if isinstance(inner, FetchEnv) else None
+
+
 @contextmanager
-def _ffmpeg(out: Path, width: int, height: int) -> Iterator[Any]:
+def _ffmpeg(out: Path, width: int, height: int, fps: int) -> Iterator[Any]:
     """An encoder that takes frames by `send`."""
     writer = imageio_ffmpeg.write_frames(
         str(out),
         (width, height),
-        fps=_FRAMES_PER_S,
+        fps=fps,
         macro_block_size=16,
         ffmpeg_log_level="error",
     )

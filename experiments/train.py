@@ -1,14 +1,15 @@
 """Trains a policy: `python experiments/train.py TASK [options]`, or goes on with `--resume RUN`.
 
-TASK is fetch-reach, fetch-push, fetch-slide or fetch-pick-and-place. The run folder (printed
-first; `--out` names it) gets config.json, metrics.jsonl, summary.json, checkpoints/, curve.png and
-rollout.mp4.
+TASK is fetch-reach, fetch-push, fetch-slide, fetch-pick-and-place or bit-flip. The run folder
+(printed first; `--out` names it) gets config.json, metrics.jsonl, summary.json, the audit,
+checkpoints/, curve.png and, of Fetch tasks, rollout.mp4.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,9 @@ from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.train import TrainState
 
+_PREFIX = re.compile(r"^--(env|train|replay|agent|normalizer)\.")
+"""`--env.n 50` is the same as `--n 50`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -33,6 +37,8 @@ class Options:
 
     preset: str = "tuned"
     """Where settings start from: "tuned" (the task's own preset) or "plappert2018"."""
+    algorithm: str | None = None
+    """Agent: "ddpg", "td3", "sac" or "dqn"; default the preset's."""
     out: Path | None = None
     """Run folder to make; default runs/TASK-seedN-TIME."""
     video: bool = True
@@ -41,7 +47,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """Train a policy with DDPG and hindsight experience replay."""
+    """Train a policy with hindsight experience replay."""
 
     options: Options
     config: Config
@@ -102,7 +108,11 @@ def parse(words: list[str]) -> Launch:
         task, flags = "fetch-reach", words
     else:
         task, flags = words[0], words[1:]
-    default = Launch(Options(), presets.load(_value(flags, "--preset", "tuned"), task))
+    flags = [_PREFIX.sub("--", word) for word in flags]
+    launch.load_plugin(_value(flags, "--plugin", ""))
+    preset = presets.load(_value(flags, "--preset", "tuned"), task)
+    algorithm = _value(flags, "--algorithm", preset.agent.NAME)
+    default = Launch(Options(), presets.with_agent(preset, algorithm))
     settings = tyro.cli(
         Launch,
         prog="train.py TASK",
@@ -110,7 +120,7 @@ def parse(words: list[str]) -> Launch:
         "`train.py --resume RUN` goes on with an interrupted run. Defaults shown are TASK's.",
         default=default,
         args=flags,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
     )
     if settings.config.env.task != presets.environment(task):
         raise UserError(
@@ -153,7 +163,7 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
         f"audit: {run.folder / record.MARKDOWN}"
     )
     plot.curves([run.folder], run.folder / plot.CURVE)
-    if video:
+    if video and render.scene(run.env):
         render.record(run, state, run.folder / render.VIDEO)
 
 

@@ -20,11 +20,13 @@ class BufferState(struct.PyTreeNode):
 
     Attributes:
       episodes: storage, every field [C, ...].
+      priority: float32 [C], of every episode; 0 in rows that are not filled.
       cursor: int32 [], row of the next write.
       size: int32 [], rows filled; they are always the first `size`.
     """
 
     episodes: Episode
+    priority: jax.Array
     cursor: jax.Array
     size: jax.Array
 
@@ -32,7 +34,8 @@ class BufferState(struct.PyTreeNode):
 def init(example: Episode, capacity: int) -> BufferState:
     """An empty ring for `capacity` episodes shaped like the unbatched `example`."""
     episodes = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), example)
-    return BufferState(episodes, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    nothing = jnp.zeros((), jnp.int32)
+    return BufferState(episodes, jnp.zeros(capacity), nothing, jnp.copy(nothing))
 
 
 def capacity(state: BufferState) -> int:
@@ -40,9 +43,17 @@ def capacity(state: BufferState) -> int:
     return state.episodes.desired_goal.shape[0]
 
 
-def insert(state: BufferState, episodes: Episode) -> BufferState:
-    """Writes N episodes [N, ...] over the oldest ones; N must divide the capacity."""
+def insert(state: BufferState, episodes: Episode, priority: jax.Array | None = None) -> BufferState:
+    """Writes N episodes [N, ...] and their priorities [N] over the oldest; N divides the capacity.
+
+    Args:
+      state: the ring.
+      episodes: new episodes, [N, ...].
+      priority: float32 [N], at least 0; equal ones without it.
+    """
     total, count = capacity(state), episodes.desired_goal.shape[0]
+    priority = jnp.ones(count) if priority is None else priority
+    chex.assert_shape(priority, (count,))
     chex.assert_is_divisible(total, count)
     chex.assert_trees_all_equal_dtypes(state.episodes, episodes)
 
@@ -52,19 +63,44 @@ def insert(state: BufferState, episodes: Episode) -> BufferState:
 
     return BufferState(
         episodes=jax.tree.map(write, state.episodes, episodes),
+        priority=jax.lax.dynamic_update_slice_in_dim(state.priority, priority, state.cursor, 0),
         cursor=(state.cursor + count) % total,
         size=jnp.minimum(state.size + count, total),
     )
 
 
-def sample(state: BufferState, key: Key, batch_size: int) -> Moment:
-    """Moments [B] of steps, uniform over stored episodes and times, with replacement.
+def cumulative(state: BufferState, share: float) -> jax.Array:
+    """Distribution function [C] of episodes: by priority with probability `share`, else uniform.
 
-    Consumes `key`. The ring must hold at least one episode.
+    Where every priority is 0, all of it is uniform.
+    """
+    filled = jnp.arange(capacity(state)) < state.size
+    total = jnp.sum(state.priority)
+    used = jnp.where(total > 0, share, 0.0)
+    by_priority = state.priority / jnp.where(total > 0, total, 1.0)
+    sums = jnp.cumsum(used * by_priority + (1.0 - used) * filled / state.size)
+    return sums / sums[-1]
+
+
+def sample(
+    state: BufferState, key: Key, batch_size: int, distribution: jax.Array | None = None
+) -> Moment:
+    """Moments [B] of steps, with replacement; times are uniform. Consumes `key`.
+
+    Args:
+      state: the ring; it must hold at least one episode.
+      key: consumed.
+      batch_size: B.
+      distribution: `cumulative` of the ring; episodes are uniform without it.
     """
     episode_key, time_key = jax.random.split(key)
     horizon = state.episodes.action.shape[-2]
+    if distribution is None:
+        episode = jax.random.randint(episode_key, (batch_size,), 0, state.size)
+    else:
+        level = jax.random.uniform(episode_key, (batch_size,))
+        # Rounding may leave the last sum below a level.
+        episode = jnp.minimum(jnp.searchsorted(distribution, level, side="right"), state.size - 1)
     return Moment(
-        jax.random.randint(episode_key, (batch_size,), 0, state.size),
-        jax.random.randint(time_key, (batch_size,), 0, horizon),
+        episode.astype(jnp.int32), jax.random.randint(time_key, (batch_size,), 0, horizon)
     )

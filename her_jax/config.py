@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from her_jax.errors import UserError
+from her_jax.prioritization import PRIORITIES
 from her_jax.relabel import STRATEGIES
 
 
@@ -35,6 +36,13 @@ class EnvConfig:
     """Success distance: "v4" (5 cm) or "her2017" (7 cm, Slide 20 cm; not comparable)."""
     reward: str = "sparse"
     """Reward: "sparse" or "dense" (not comparable)."""
+    goal: str = "many"
+    """Requested goals: "many", or "single", the same in every episode (HER paper, section 4.3; not
+    comparable)."""
+    action_repeat: int = 1
+    """Environment steps for which an action is held (ALF holds it for 3); all of them count."""
+    n: int = 10
+    """Bits of BitFlip; without effect on other environments."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +53,22 @@ class ReplayConfig:
     """Size of the ring in episodes (20,000 x 50 steps: the paper's 1e6 transitions)."""
     strategy: str = "future"
     """Which goals replace the requested one: "future", "final", "episode", "random" or "none" (HER
-    paper, section 4.5), or "future_actual" (mrl)."""
+    paper, section 4.5), "future_actual" (mrl), or one that `plugin` registers."""
+    plugin: str = ""
+    """Python file that is imported first, to `relabel.register` more strategies."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
     batch_size: int = 256
     """Transitions in one update."""
+    priority: str = "uniform"
+    """Which episodes are replayed: "uniform", or "energy" (Zhao and Tresp 2018,
+    arXiv:1810.01363)."""
+    priority_share: float = 0.5
+    """Share of replayed steps whose episode is chosen by priority, the others uniformly; the paper
+    has 1. Without effect on uniform replay."""
+    n_step: int = 1
+    """Steps whose rewards, all under the row's goal, are summed before the target bootstraps; fewer
+    at the end of an episode. With more than 1 the targets are off-policy."""
     audited_rows: int = 4
     """Leading rows of each batch of an epoch's last round that the auditor checks; 0 for none."""
 
@@ -78,6 +97,19 @@ class ReplayConfig:
             self.batch_size,
             "is not positive; try 256",
         )
+        _require(
+            self.priority in PRIORITIES,
+            "priority",
+            self.priority,
+            f"is unknown; choose one of {', '.join(PRIORITIES)}",
+        )
+        _require(
+            0 <= self.priority_share <= 1,
+            "priority_share",
+            self.priority_share,
+            "must lie in [0, 1]; the paper has 1",
+        )
+        _require(self.n_step > 0, "n_step", self.n_step, "is not positive; try 1")
         _require(self.audited_rows >= 0, "audited_rows", self.audited_rows, "is negative; try 4")
 
     @property
@@ -112,8 +144,18 @@ class NormalizerConfig:
 class DDPGConfig:
     """Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971)."""
 
+    NAME: ClassVar[str] = "ddpg"
+
     hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the hidden layers of actor and critic."""
+    layer_norm: bool = False
+    """Layer normalisation in the critic's hidden layers (Ba et al. 2016, arXiv:1607.06450; of mrl
+    and DroQ)."""
+    critics: int = 1
+    """Critics, trained on the same targets from different initial parameters."""
+    target_critics: int = 1
+    """How many of them, drawn anew for every update, the target takes the minimum of (REDQ, Chen et
+    al. 2021, arXiv:2101.05982); the actor climbs the mean of all."""
     actor_learning_rate: float = 1e-3
     """Adam step size of the actor."""
     critic_learning_rate: float = 1e-3
@@ -132,45 +174,187 @@ class DDPGConfig:
     """Share of exploratory actions that are replaced, whole, by a uniform one."""
 
     def __post_init__(self) -> None:
-        _require(
-            len(self.hidden) > 0 and all(width > 0 for width in self.hidden),
-            "hidden",
-            self.hidden,
-            "needs at least one positive width, e.g. 256 256 256",
-        )
-        for name in ("actor_learning_rate", "critic_learning_rate"):
-            _require(
-                getattr(self, name) > 0,
-                name,
-                getattr(self, name),
-                "is not positive; try 1e-3",
-            )
-        _require(
-            0 <= self.discount < 1,
-            "discount",
-            self.discount,
-            "must lie in [0, 1): targets are clipped to -1 / (1 - discount)",
-        )
-        _require(
-            0 < self.target_rate <= 1,
-            "target_rate",
-            self.target_rate,
-            "must lie in (0, 1]; try 0.05",
-        )
-        _require(
-            self.target_period > 0,
-            "target_period",
-            self.target_period,
-            "is not positive; try 1",
-        )
-        _require(self.action_l2 >= 0, "action_l2", self.action_l2, "is negative; try 0.1")
-        _require(self.noise_std >= 0, "noise_std", self.noise_std, "is negative; try 0.2")
-        _require(
-            0 <= self.random_action_probability <= 1,
-            "random_action_probability",
-            self.random_action_probability,
-            "must lie in [0, 1]; try 0.3",
-        )
+        _check_agent(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TD3Config:
+    """Twin delayed DDPG (Fujimoto et al. 2018, arXiv:1802.09477).
+
+    Defaults of the three additions are the paper's; all others are those of DDPG here, but for
+    target networks that follow every update of the actor.
+    """
+
+    NAME: ClassVar[str] = "td3"
+
+    hidden: tuple[int, ...] = (256, 256, 256)
+    """Widths of the hidden layers of actor and critics."""
+    layer_norm: bool = False
+    """Layer normalisation in the critics' hidden layers."""
+    critics: int = 2
+    """Critics; the actor climbs the first."""
+    target_critics: int = 2
+    """How many of them, drawn anew for every update, the target takes the minimum of."""
+    actor_learning_rate: float = 1e-3
+    """Adam step size of the actor."""
+    critic_learning_rate: float = 1e-3
+    """Adam step size of the critics."""
+    discount: float = 0.98
+    """gamma."""
+    target_rate: float = 0.05
+    """Share of the online parameters that a move of the target networks mixes in."""
+    actor_period: int = 2
+    """Updates of the critics between two updates of the actor and moves of the targets (d)."""
+    target_noise_std: float = 0.2
+    """Standard deviation of the noise on the target action, in units of the action range."""
+    target_noise_clip: float = 0.5
+    """Largest size of that noise (c)."""
+    action_l2: float = 0.0
+    """Weight of the mean squared action in the actor's loss; the paper has none."""
+    noise_std: float = 0.2
+    """Standard deviation of the exploration noise, in units of the action range."""
+    random_action_probability: float = 0.3
+    """Share of exploratory actions that are replaced, whole, by a uniform one."""
+
+    def __post_init__(self) -> None:
+        _check_agent(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905), temperature tuned or fixed.
+
+    With `--critics 10 --target-critics 2` and many updates it is REDQ (arXiv:2101.05982).
+    """
+
+    NAME: ClassVar[str] = "sac"
+
+    hidden: tuple[int, ...] = (256, 256, 256)
+    """Widths of the hidden layers of actor and critics."""
+    layer_norm: bool = False
+    """Layer normalisation in the critics' hidden layers."""
+    critics: int = 2
+    """Critics."""
+    target_critics: int = 2
+    """How many of them, drawn anew for every update, the target takes the minimum of. The actor
+    climbs their minimum if these are all (SAC) and the mean of all otherwise (REDQ)."""
+    actor_learning_rate: float = 1e-3
+    """Adam step size of the actor."""
+    critic_learning_rate: float = 1e-3
+    """Adam step size of the critics."""
+    discount: float = 0.98
+    """gamma."""
+    target_rate: float = 0.05
+    """Share of the online parameters that a move of the target networks mixes in."""
+    target_period: int = 1
+    """Updates between two moves of the target networks."""
+    temperature: float = 0.1
+    """Weight alpha of the entropy; where it is tuned, only its start."""
+    tune_temperature: bool = True
+    """Whether alpha follows the target entropy (section 5 of the paper)."""
+    temperature_learning_rate: float = 1e-3
+    """Adam step size of log alpha."""
+    target_entropy_per_action: float = -1.0
+    """Target entropy in nats, divided by A; the paper's is -1."""
+    action_l2: float = 0.0
+    """Weight of the mean squared greedy action in the actor's loss; the paper has none."""
+    random_action_probability: float = 0.0
+    """Share of exploratory actions that are replaced, whole, by a uniform one."""
+
+    def __post_init__(self) -> None:
+        _check_agent(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DQNConfig:
+    """Deep Q-network for discrete actions (Mnih et al. 2015), as the HER paper uses it."""
+
+    NAME: ClassVar[str] = "dqn"
+
+    hidden: tuple[int, ...] = (256,)
+    """Widths of the hidden layers; one of 256 in the HER paper's section 4.1."""
+    layer_norm: bool = False
+    """Layer normalisation in the hidden layers."""
+    critic_learning_rate: float = 1e-3
+    """Adam step size."""
+    discount: float = 0.98
+    """gamma."""
+    target_rate: float = 0.05
+    """Share of the online parameters that a move of the target network mixes in."""
+    target_period: int = 40
+    """Updates between two moves of the target network; 40 is once a cycle in the HER paper."""
+    double: bool = False
+    """Whether the online network chooses the action that the target network values (double
+    Q-learning, van Hasselt et al. 2016, arXiv:1509.06461)."""
+    random_action_probability: float = 0.2
+    """Share of exploratory actions that are uniform."""
+
+    def __post_init__(self) -> None:
+        _check_agent(self)
+
+
+AgentConfig = DDPGConfig | TD3Config | SACConfig | DQNConfig
+
+AGENTS: dict[str, type[AgentConfig]] = {
+    kind.NAME: kind for kind in (DDPGConfig, TD3Config, SACConfig, DQNConfig)
+}
+"""Settings of the agents by name."""
+
+_POSITIVE = ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate")
+_AT_LEAST_ONE = ("critics", "target_critics", "target_period", "actor_period")
+_NOT_NEGATIVE = ("action_l2", "noise_std", "target_noise_std", "target_noise_clip")
+
+
+def _check_agent(agent: Any) -> None:
+    """The rules of every agent's settings, by name of the setting.
+
+    Raises:
+      UserError: names the setting, its value and what it should be.
+    """
+    values = vars(agent)
+    _require(
+        len(agent.hidden) > 0 and all(width > 0 for width in agent.hidden),
+        "hidden",
+        agent.hidden,
+        "needs at least one positive width, e.g. 256 256 256",
+    )
+    for name in _POSITIVE:
+        value = values.get(name, 1.0)
+        _require(value > 0 and math.isfinite(value), name, value, "is not positive; try 1e-3")
+    for name in _AT_LEAST_ONE:
+        _require(values.get(name, 1) > 0, name, values.get(name), "is not positive; try 1")
+    for name in _NOT_NEGATIVE:
+        _require(values.get(name, 0.0) >= 0, name, values.get(name), "is negative; try 0.1")
+    _require(
+        0 <= agent.discount < 1,
+        "discount",
+        agent.discount,
+        "must lie in [0, 1): targets are clipped to -1 / (1 - discount)",
+    )
+    _require(
+        0 < agent.target_rate <= 1,
+        "target_rate",
+        agent.target_rate,
+        "must lie in (0, 1]; try 0.05",
+    )
+    _require(
+        0 <= agent.random_action_probability <= 1,
+        "random_action_probability",
+        agent.random_action_probability,
+        "must lie in [0, 1]; try 0.3",
+    )
+    _require(
+        values.get("target_critics", 1) <= values.get("critics", 1),
+        "target_critics",
+        values.get("target_critics"),
+        f"is more than there are critics ({values.get('critics')})",
+    )
+    _require(
+        values.get("temperature", 1.0) > 0,
+        "temperature",
+        values.get("temperature"),
+        "is not positive; try 0.1",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +399,7 @@ class Config:
     env: EnvConfig = EnvConfig()
     train: TrainConfig = TrainConfig()
     replay: ReplayConfig = ReplayConfig()
-    agent: DDPGConfig = DDPGConfig()
+    agent: AgentConfig = DDPGConfig()
     normalizer: NormalizerConfig = NormalizerConfig()
 
     def __post_init__(self) -> None:
@@ -230,8 +414,9 @@ class Config:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, for `config.json`."""
-        return dataclasses.asdict(self)
+        """Nested plain values, for `config.json`; the agent's begin with its name."""
+        values = dataclasses.asdict(self)
+        return values | {"agent": {"name": self.agent.NAME, **values["agent"]}}
 
     def lasting(self) -> dict[str, Any]:
         """The settings that a run keeps for life, by "part.name"; it may be resumed with others."""
@@ -250,14 +435,16 @@ class Config:
         Raises:
           UserError: if a field is missing or unknown.
         """
-        parts = {
-            "env": EnvConfig,
-            "train": TrainConfig,
-            "replay": ReplayConfig,
-            "agent": DDPGConfig,
-            "normalizer": NormalizerConfig,
-        }
         try:
+            agent = dict(values["agent"])
+            parts = {
+                "env": EnvConfig,
+                "train": TrainConfig,
+                "replay": ReplayConfig,
+                "agent": AGENTS[agent.pop("name", "ddpg")],  # the first runs had only one
+                "normalizer": NormalizerConfig,
+            }
+            values = values | {"agent": agent}
             nested = {name: part(**_tuples(values[name])) for name, part in parts.items()}
             return cls(seed=values["seed"], **nested)
         except (KeyError, TypeError, AttributeError) as error:

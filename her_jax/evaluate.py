@@ -21,7 +21,8 @@ class Outcome(NamedTuple):
     """What came of E episodes.
 
     Attributes:
-      success: bool [E], goal reached at the last step; its mean is the headline.
+      success: bool [E], goal reached when it counts, at the last step unless the goal
+        specification says any; its mean is the headline.
       success_any: bool [E], goal reached after at least one step.
       distance: float32 [E], from the goal at the last step, in the goal's units.
       reward_sum: float32 [E], the objective: rewards of the requested goal, summed over steps.
@@ -55,9 +56,10 @@ def outcome(env: GoalEnv, played: Episode) -> Outcome:
     achieved = played.achieved_goal[..., 1:, :]
     goal = jnp.broadcast_to(played.desired_goal[..., None, :], achieved.shape)
     reached = env.success(achieved, goal)
+    any_step = jnp.any(reached, axis=-1)
     return Outcome(
-        success=reached[..., -1],
-        success_any=jnp.any(reached, axis=-1),
+        success=any_step if env.goal_spec.any_step else reached[..., -1],
+        success_any=any_step,
         distance=jnp.linalg.norm(achieved[..., -1, :] - played.desired_goal, axis=-1),
         reward_sum=jnp.sum(env.reward(achieved, goal), axis=-1),
         cost_sum=jnp.sum(played.cost, axis=-2),
@@ -113,7 +115,12 @@ def require_same_goal(trained: dict[str, Any], spec: GoalSpec) -> None:
 
 def goal_settings(spec: GoalSpec) -> dict[str, Any]:
     """What decides whether a goal is reached."""
-    return {"goal": spec.name, "units": spec.units, "tolerance": spec.tolerance}
+    return {
+        "goal": spec.name,
+        "units": spec.units,
+        "tolerance": spec.tolerance,
+        "scored_at": spec.scored_at,
+    }
 
 
 def mean(values: Any) -> float:

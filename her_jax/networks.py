@@ -1,4 +1,4 @@
-"""Actor and critic: ReLU networks with Glorot initialisation, as in Baselines."""
+"""Actors and critics: ReLU networks with Glorot initialisation, as in Baselines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ class MLP(nn.Module):
     Attributes:
       hidden: widths of the hidden layers.
       output_size: width of the output.
+      layer_norm: whether hidden layers are normalised before their ReLU.
     """
 
     hidden: Sequence[int]
     output_size: int
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., inputs] -> [..., output_size]."""
         x = inputs
         for width in self.hidden:
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.glorot_uniform())(x))
+            x = nn.Dense(width, kernel_init=nn.initializers.glorot_uniform())(x)
+            x = nn.relu(nn.LayerNorm()(x) if self.layer_norm else x)
         return nn.Dense(self.output_size, kernel_init=nn.initializers.glorot_uniform())(x)
 
 
@@ -46,16 +49,39 @@ class Actor(nn.Module):
         return jnp.tanh(MLP(self.hidden, self.action_size)(inputs))
 
 
+class GaussianActor(nn.Module):
+    """Stochastic policy: a normal distribution that tanh squashes to [-1, 1].
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      action_size: A.
+      log_std_bounds: range that the logarithm of the standard deviation is clipped to.
+    """
+
+    hidden: Sequence[int]
+    action_size: int
+    log_std_bounds: tuple[float, float] = (-20.0, 2.0)
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[..., O+G] -> mean and logarithm of the standard deviation before tanh, [..., A] each."""
+        mean, log_std = jnp.split(MLP(self.hidden, 2 * self.action_size)(inputs), 2, axis=-1)
+        return mean, jnp.clip(log_std, *self.log_std_bounds)
+
+
 class Critic(nn.Module):
     """Action value.
 
     Attributes:
       hidden: widths of the hidden layers.
+      layer_norm: whether they are normalised.
     """
 
     hidden: Sequence[int]
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, action: jax.Array) -> jax.Array:
         """[..., O+G], [..., A] -> [...], unbounded."""
-        return MLP(self.hidden, 1)(jnp.concatenate([inputs, action], axis=-1))[..., 0]
+        both = jnp.concatenate([inputs, action], axis=-1)
+        return MLP(self.hidden, 1, self.layer_norm)(both)[..., 0]

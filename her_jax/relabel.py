@@ -18,6 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from her_jax.errors import UserError
 from her_jax.types import REQUEST, Episode, Key, Moment, Transition
 
 Strategy = Callable[[Key, Moment, jax.Array, int], Moment]
@@ -87,6 +88,32 @@ STRATEGIES: dict[str, Strategy] = {
     "future_actual": future_actual,
     "none": none,
 }
+"""By name; `register` adds to them."""
+
+AUDITED_AS = {name: name for name in STRATEGIES}
+"""Strategy -> the built-in one whose places the auditor holds it to."""
+
+
+def register(name: str, strategy: Strategy, *, audited_as: str) -> None:
+    """Adds a strategy under a name that configurations may then use.
+
+    Args:
+      name: a new one.
+      strategy: pure and unbatched; see `Strategy`.
+      audited_as: the built-in strategy that may take goals from the same places: "future" for later
+        states of the episode, "episode" for any of its states, "random" for any stored state, and
+        so on. The auditor stops a run whose goals come from anywhere else.
+
+    Raises:
+      UserError: if the name is taken, or there is no such built-in strategy.
+    """
+    if name in STRATEGIES:
+        raise UserError(f"strategy: {name!r} is taken; choose another name")
+    if audited_as not in AUDITED_AS:
+        known = ", ".join(AUDITED_AS)
+        raise UserError(f"audited_as: {audited_as!r} is unknown; choose one of {known}")
+    STRATEGIES[name] = strategy
+    AUDITED_AS[name] = AUDITED_AS[audited_as]
 
 
 def transition(

@@ -29,8 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from her_jax import checkpoint, evaluate, goal_set, metrics, provenance, train
-from her_jax.agents.ddpg import DDPG
+from her_jax import agents, checkpoint, evaluate, goal_set, metrics, provenance, train
 from her_jax.audit import record, relabelling, replay, reward
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -49,7 +48,7 @@ class Run:
     Attributes:
       env, config, folder, console: as given.
       agent: the learner.
-      epoch_steps: environment steps of an epoch.
+      epoch_steps, eval_steps: environment steps of an epoch and of its evaluation.
       epochs: how many the run has.
     """
 
@@ -69,8 +68,11 @@ class Run:
         """
         self.env, self.config, self.folder = env, config, folder
         self.console = console or Console(highlight=False)
-        self.agent = DDPG(config.agent, env.action_size)
-        self.epoch_steps = config.train.cycles_per_epoch * config.train.num_envs * env.horizon
+        self.agent = agents.make(config.agent, env)
+        _require_positions(env, config)
+        episodes = config.train.cycles_per_epoch * config.train.num_envs
+        self.epoch_steps = episodes * env.horizon * config.env.action_repeat
+        self.eval_steps = config.train.eval_episodes * env.horizon * config.env.action_repeat
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
         _require_memory(env, config)
 
@@ -176,9 +178,14 @@ class Run:
     ) -> None:
         """Refuses held-out goals that the buffer's episodes, or the newest of them, asked for.
 
+        Where there are too few goals to hold any out, as with a short bit string, nothing is
+        refused.
+
         Raises:
           UserError: says how many.
         """
+        if not self.env.goal_spec.can_be_held_out:
+            return
         size, capacity = int(state.buffer.size), self.config.replay.capacity
         age = np.arange(size if newest is None else min(newest, size))
         rows = (int(state.buffer.cursor) - 1 - age) % capacity
@@ -299,7 +306,7 @@ class Run:
             **{name: float(value) for name, value in values.items()},
             **seconds,
             "train_steps_per_s": self.epoch_steps / seconds["train_s"],
-            "sim_steps_per_s": settings.eval_episodes * self.env.horizon / seconds["eval_s"],
+            "sim_steps_per_s": self.eval_steps / seconds["eval_s"],
         }
 
     def _summary(
@@ -341,8 +348,8 @@ class Run:
     def _print_floor(self, floor: float, goals: GoalSet) -> None:
         spec = self.env.goal_spec
         self.console.print(
-            f"success: {spec.name} within {spec.tolerance} {spec.units} at the last step, on "
-            f"{goals.episodes} held-out requested goals (set {goals.sha256[:16]}); "
+            f"success: {spec.name} within {spec.tolerance} {spec.units} at the {spec.scored_at}, "
+            f"on {goals.episodes} held-out requested goals (set {goals.sha256[:16]}); "
             f"doing nothing scores {floor:.3f}"
         )
 
@@ -416,6 +423,16 @@ def _free_bytes() -> int:
         return min(free, limit - used + int(details["inactive_file"]))  # reclaimable page cache
     except (OSError, ValueError, KeyError):
         return free
+
+
+def _require_positions(env: GoalEnv, config: Config) -> None:
+    """Energy is that of a moving thing."""
+    spec = env.goal_spec
+    if config.replay.priority == "energy" and (spec.coordinates, spec.units) != (tuple("xyz"), "m"):
+        raise UserError(
+            f"priority: 'energy' needs goals that are positions in metres, and {env.name}'s is a "
+            f"{spec.name}; use uniform"
+        )
 
 
 def _require_same_settings(trained: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

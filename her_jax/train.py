@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from her_jax import buffer, normalizer, relabel, rollout
+from her_jax import buffer, evaluate, normalizer, prioritization, relabel, rollout
 from her_jax.config import Config
 from her_jax.types import (
     Agent,
@@ -112,15 +112,16 @@ def cycle(
     next_key, play_key, label_key, learn_key = jax.random.split(state.key, 4)
     episodes = explore(env, agent, config, state, play_key)
     statistics = observe(config, state.normalizer, episodes, label_key)
-    replay = buffer.insert(state.buffer, episodes)
+    priority = jax.vmap(prioritization.PRIORITIES[config.replay.priority])(episodes)
+    replay = buffer.insert(state.buffer, episodes, priority)
     learner, metrics, drawn = learn(
         env, agent, config, state.learner, statistics, replay, learn_key
     )
-    reached = env.success(episodes.achieved_goal[:, -1], episodes.desired_goal)
+    reached = evaluate.outcome(env, episodes).success
     metrics["exploring_requested_goal_success"] = jnp.mean(reached)
     for i, spec in enumerate(env.cost_specs):
         metrics[f"exploring_{spec.name}"] = jnp.mean(jnp.sum(episodes.cost[..., i], axis=-1))
-    played = config.train.num_envs * env.horizon
+    played = config.train.num_envs * env.horizon * config.env.action_repeat
     state = TrainState(learner, statistics, replay, next_key, state.env_steps + played)
     return state, metrics, drawn
 
@@ -205,6 +206,50 @@ def replayed(
     return transitions, reward
 
 
+class Returns(NamedTuple):
+    """What a transition [B, ...] is worth before its value is bootstrapped.
+
+    Attributes:
+      reward: float32 [B], discounted sum of the rewards on the way.
+      discount: float32 [B], gamma to the number of steps on the way.
+      next_observation: float32 [B, O], where the way ends.
+    """
+
+    reward: jax.Array
+    discount: jax.Array
+    next_observation: jax.Array
+
+
+def returns(
+    env: GoalEnv,
+    config: Config,
+    replay: buffer.BufferState,
+    steps: Moment,
+    transitions: Transition,
+    reward: jax.Array,
+) -> Returns:
+    """n-step returns from `steps` [B], every reward on the way under the goal of the row.
+
+    A way ends after `n_step` steps or with its episode, whose last state is bootstrapped like any
+    other because nothing is terminal.
+    """
+    discount, n_step = config.agent.discount, config.replay.n_step
+    if n_step == 1:
+        return Returns(reward, jnp.full_like(reward, discount), transitions.next_observation)
+    ahead = jnp.arange(n_step)
+    time = steps.time[:, None] + ahead
+    taken = time < env.horizon
+    episode, later = steps.episode[:, None], jnp.minimum(time + 1, env.horizon)
+    achieved = replay.episodes.achieved_goal[episode, later]
+    goal = jnp.broadcast_to(transitions.desired_goal[:, None], achieved.shape)
+    count = jnp.sum(taken, axis=-1)
+    return Returns(
+        reward=jnp.sum(taken * discount**ahead * env.reward(achieved, goal), axis=-1),
+        discount=discount**count,
+        next_observation=replay.episodes.observation[steps.episode, steps.time + count],
+    )
+
+
 def learn(
     env: GoalEnv,
     agent: Agent,
@@ -219,17 +264,21 @@ def learn(
     Returns:
       The learner, the means of its metrics, and `audited_rows` rows of each batch, [B, ...].
     """
+    settings = config.replay
+    uniform = settings.priority == "uniform"
+    distribution = None if uniform else buffer.cumulative(replay, settings.priority_share)
 
     def body(learner, key):
         sample_key, label_key, update_key = jax.random.split(key, 3)
-        steps = buffer.sample(replay, sample_key, config.replay.batch_size)
+        steps = buffer.sample(replay, sample_key, settings.batch_size, distribution)
         batch, reward = replayed(env, config, replay, steps, label_key)
+        way = returns(env, config, replay, steps, batch, reward)
         learner, metrics = agent.update(
-            learner, _inputs(config, statistics, batch, reward), update_key
+            learner, _inputs(config, statistics, batch, way), update_key
         )
         metrics["replayed_reward"] = jnp.mean(reward)
         metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
-        shown = jax.tree.map(lambda x: x[: config.replay.audited_rows], Drawn(steps, batch, reward))
+        shown = jax.tree.map(lambda x: x[: settings.audited_rows], Drawn(steps, batch, reward))
         return learner, (metrics, shown)
 
     keys = jax.random.split(key, config.train.updates_per_cycle)
@@ -242,7 +291,7 @@ def _inputs(
     config: Config,
     statistics: normalizer.NormalizerState,
     transitions: Transition,
-    reward: jax.Array,
+    way: Returns,
 ) -> Batch:
     """What the agent sees of transitions [B]: both states under the same goal, normalised."""
 
@@ -254,6 +303,7 @@ def _inputs(
     return Batch(
         inputs=normalized(transitions.observation),
         action=transitions.action,
-        reward=reward,
-        next_inputs=normalized(transitions.next_observation),
+        reward=way.reward,
+        discount=way.discount,
+        next_inputs=normalized(way.next_observation),
     )

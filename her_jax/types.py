@@ -101,13 +101,15 @@ class Batch(NamedTuple):
     Attributes:
       inputs: float32 [B, O+G], the normalised (s, g).
       action: float32 [B, A].
-      reward: float32 [B].
+      reward: float32 [B], discounted sum of the rewards between s and s', all under g.
+      discount: float32 [B], gamma to the number of steps between s and s'.
       next_inputs: float32 [B, O+G], the normalised (s', g) with the same g.
     """
 
     inputs: jax.Array
     action: jax.Array
     reward: jax.Array
+    discount: jax.Array
     next_inputs: jax.Array
 
 
@@ -137,6 +139,9 @@ class GoalSpec:
       measured: how simulator state becomes an achieved goal.
       region: where requested goals are drawn from.
       bounds: where every achieved goal must lie, or the simulation is broken.
+      any_step: whether an episode succeeds if any of its steps reaches the goal; by default only
+        the last step counts.
+      count: how many goals there are; None for a continuum.
     """
 
     name: str
@@ -146,6 +151,8 @@ class GoalSpec:
     measured: str
     region: Box
     bounds: Box
+    any_step: bool = False
+    count: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses a goal that could not be checked.
@@ -172,6 +179,16 @@ class GoalSpec:
     def size(self) -> int:
         """G, number of coordinates."""
         return len(self.coordinates)
+
+    @property
+    def scored_at(self) -> str:
+        """When success is measured: "last step" or "any step"."""
+        return "any step" if self.any_step else "last step"
+
+    @property
+    def can_be_held_out(self) -> bool:
+        """Whether there are so many goals that training meets none of a held-out set by chance."""
+        return self.count is None or self.count >= 2**32
 
 
 def _require(holds: bool, complaint: str) -> None:
@@ -263,6 +280,11 @@ class GoalEnv(Protocol):
     @property
     def action_size(self) -> int:
         """A."""
+        ...
+
+    @property
+    def discrete(self) -> bool:
+        """Whether an action is one choice among A, given as a one-hot vector."""
         ...
 
     @property

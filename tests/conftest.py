@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 import her_envs
+from her_envs.fetch.tasks import TASKS
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
 from her_jax.runner import Run
 from her_jax.types import Episode
@@ -32,7 +33,9 @@ SILENT = Console(quiet=True)
 
 @functools.cache
 def fetch(name: str) -> her_envs.FetchEnv:
-    return her_envs.make(name)
+    env = her_envs.make(name)
+    assert isinstance(env, her_envs.FetchEnv)
+    return env
 
 
 @functools.cache
@@ -45,7 +48,7 @@ def fetch_reset(name: str):
     return jax.jit(jax.vmap(fetch(name).reset))
 
 
-@pytest.fixture(params=her_envs.names())
+@pytest.fixture(params=TASKS)
 def env(request) -> her_envs.FetchEnv:
     """Each of the four tasks."""
     return fetch(request.param)
@@ -113,6 +116,12 @@ def with_(config: Config, **changes) -> Config:
             current, **{name: changes.pop(name) for name in names & set(changes)}
         )
     return dataclasses.replace(config, **parts, **changes)
+
+
+def ddpg(config: Config) -> DDPGConfig:
+    """The agent's settings of a run that has DDPG."""
+    assert isinstance(config.agent, DDPGConfig)
+    return config.agent
 
 
 def same(a: Any, b: Any) -> bool:

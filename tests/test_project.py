@@ -15,7 +15,7 @@ import launch
 import presets
 import replay
 import table
-from conftest import REPO, SILENT, with_
+from conftest import REPO, SILENT, ddpg, with_
 from her_jax import metrics
 from her_jax.errors import UserError
 
@@ -64,7 +64,7 @@ def test_plappert2018_is_what_was_published():
     assert config.train.num_envs == 38 and config.replay.batch_size == 4864
     assert config.train.cycles_per_epoch == 50 and config.train.updates_per_cycle == 40
     assert config.replay.k == 4 and config.replay.strategy == "future"
-    agent = config.agent
+    agent = ddpg(config)
     assert agent.hidden == (256, 256, 256)
     assert agent.actor_learning_rate == agent.critic_learning_rate == 1e-3
     assert agent.discount == 0.98 and agent.action_l2 == 1.0

@@ -33,6 +33,7 @@ class PointEnv:
     name: str = "Point"
     observation_size: int = 2
     action_size: int = 2
+    discrete: bool = False
     held_out_file: None = None
 
     @property

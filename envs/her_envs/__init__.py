@@ -6,10 +6,15 @@ env = her_envs.make("FetchPush")
 
 from __future__ import annotations
 
+from typing import Any
+
+from her_envs import bitflip
+from her_envs.bitflip import BitFlipEnv
 from her_envs.fetch import model
 from her_envs.fetch.env import FetchEnv, FetchState
-from her_envs.fetch.tasks import DISTANCE_THRESHOLD, TASKS
+from her_envs.fetch.tasks import DISTANCE_THRESHOLD, HORIZON, TASKS
 from her_envs.physics.native import Native
+from her_envs.repeat import Repeated
 from her_jax.errors import UserError
 
 PHYSICS = ("native",)
@@ -24,10 +29,12 @@ TOLERANCES = {
 
 REWARDS = ("sparse", "dense")
 
+GOALS = ("many", "single")
+
 
 def names() -> tuple[str, ...]:
     """Names of all environments."""
-    return tuple(TASKS)
+    return (*TASKS, bitflip.NAME)
 
 
 def make(
@@ -37,15 +44,21 @@ def make(
     num_threads: int = 0,
     tolerance: str = "v4",
     reward: str = "sparse",
-) -> FetchEnv:
-    """Makes an environment.
+    goal: str = "many",
+    action_repeat: int = 1,
+    n: int = 10,
+) -> Any:
+    """Makes an environment, a `her_jax.types.GoalEnv`.
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`. Bit flipping heeds only `n`, the Fetch tasks all but `n`.
       physics: one of `PHYSICS`.
       num_threads: host threads for the `native` physics; 0 for all cores.
       tolerance: one of `TOLERANCES`; anything but "v4" leaves parity with the original.
       reward: "sparse" (-1 or 0) or "dense" (negative distance in metres).
+      goal: "many", uniform over the task's region, or "single", the same in every episode.
+      action_repeat: environment steps for which an action is held; it must divide the horizon.
+      n: number of bits.
 
     Raises:
       UserError: if a name is unknown, with the list of those that are known.
@@ -54,15 +67,23 @@ def make(
     _check("physics", physics, PHYSICS)
     _check("tolerance", tolerance, tuple(TOLERANCES))
     _check("reward", reward, REWARDS)
+    _check("goal", goal, GOALS)
+    if name == bitflip.NAME:
+        if n < 1:
+            raise UserError(f"n: {n} is not positive; give the number of bits, e.g. 10")
+        return BitFlipEnv(n)
+    if action_repeat < 1 or HORIZON % action_repeat:
+        raise UserError(f"action_repeat: {action_repeat} does not divide {HORIZON}; try 2")
     if name not in TOLERANCES[tolerance]:
         raise UserError(f"tolerance: {tolerance!r} is not defined for {name}; choose v4")
-    task = TASKS[name]
-    return FetchEnv(
-        task=task,
-        physics=Native(model.scene(task), num_threads),
+    env = FetchEnv(
+        task=TASKS[name],
+        physics=Native(model.scene(TASKS[name]), num_threads),
         tolerance=TOLERANCES[tolerance][name],
         dense=reward == "dense",
+        single_goal=goal == "single",
     )
+    return env if action_repeat == 1 else Repeated(env, action_repeat)
 
 
 def _check(field: str, value: str, known: tuple[str, ...]) -> None:
@@ -71,11 +92,14 @@ def _check(field: str, value: str, known: tuple[str, ...]) -> None:
 
 
 __all__ = [
+    "GOALS",
     "PHYSICS",
     "REWARDS",
     "TOLERANCES",
+    "BitFlipEnv",
     "FetchEnv",
     "FetchState",
+    "Repeated",
     "make",
     "names",
 ]

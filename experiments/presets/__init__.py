@@ -5,9 +5,10 @@ Each docstring states the command, the hardware, the time and the expected resul
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
-from her_jax.config import Config
+from her_jax.config import AGENTS, Config
 from her_jax.errors import UserError
 
 TASKS = {
@@ -15,6 +16,7 @@ TASKS = {
     "fetch-push": "FetchPush",
     "fetch-slide": "FetchSlide",
     "fetch-pick-and-place": "FetchPickAndPlace",
+    "bit-flip": "BitFlip",
 }
 """Command-line names of the environments."""
 
@@ -34,8 +36,44 @@ def load(preset: str, task: str) -> Config:
     env = environment(task)
     if preset not in PRESETS:
         raise UserError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    if preset == "plappert2018" and env == "BitFlip":
+        raise UserError("preset: 'plappert2018' has no settings for bit-flip; use tuned")
     name = task.replace("-", "_") if preset == "tuned" else preset
     return importlib.import_module(f"{__name__}.{name}").config(env)
+
+
+_COMMON = (
+    "hidden",
+    "layer_norm",
+    "actor_learning_rate",
+    "critic_learning_rate",
+    "discount",
+    "target_rate",
+)
+
+
+def with_agent(config: Config, name: str) -> Config:
+    """The same settings for another agent: its own defaults, but for what all agents have.
+
+    Args:
+      config: settings whose agent's network sizes, learning rates, discount and target rate are
+        kept.
+      name: one of `her_jax.config.AGENTS`.
+
+    Raises:
+      UserError: if the agent is unknown.
+    """
+    if name not in AGENTS:
+        raise UserError(f"algorithm: {name!r} is unknown; choose one of {', '.join(AGENTS)}")
+    if name == config.agent.NAME:
+        return config
+    fields = {field.name for field in dataclasses.fields(AGENTS[name])}
+    kept = {
+        field: getattr(config.agent, field)
+        for field in _COMMON
+        if field in fields and hasattr(config.agent, field)
+    }
+    return dataclasses.replace(config, agent=AGENTS[name](**kept))
 
 
 def environment(task: str) -> str:

@@ -2,6 +2,7 @@
 
     for each batch (s, a, r, s', g), inputs normalised and goal-conditioned:
         y     <- clip(r + gamma * Q'(s', g, pi'(s', g)), -1 / (1 - gamma), 0)
+                 (of several critics, Q' is the minimum of some; see `DDPGConfig`)
         critic: minimise mean (Q(s, g, a) - y)^2
         actor:  minimise mean -Q(s, g, pi(s, g)) + c * mean pi(s, g)^2
         both gradients are taken at the old parameters, then both Adam steps
@@ -29,6 +30,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from her_jax.agents import parts
 from her_jax.config import DDPGConfig
 from her_jax.networks import Actor, Critic
 from her_jax.types import Batch, Key, OnlineTarget
@@ -38,13 +40,13 @@ class LearnerState(struct.PyTreeNode):
     """Everything DDPG learns.
 
     Attributes:
-      actor, critic: parameters and their targets.
+      actor, critics: parameters and their targets; the critics are a tuple.
       actor_optimizer, critic_optimizer: Adam's moments.
       updates: int32 [], updates made.
     """
 
     actor: OnlineTarget
-    critic: OnlineTarget
+    critics: OnlineTarget
     actor_optimizer: Any
     critic_optimizer: Any
     updates: jax.Array
@@ -63,96 +65,81 @@ class DDPG:
     action_size: int
 
     @property
-    def _actor(self) -> Actor:
-        return Actor(self.config.hidden, self.action_size)
-
-    @property
     def _critic(self) -> Critic:
-        return Critic(self.config.hidden)
+        return Critic(self.config.hidden, self.config.layer_norm)
 
-    def _policy(self, actor: Any, inputs: jax.Array) -> jax.Array:
-        return cast(jax.Array, self._actor.apply(actor, inputs))
+    def policy(self, actor: Any, inputs: jax.Array) -> jax.Array:
+        """pi: inputs [..., O+G] -> actions [..., A]."""
+        return cast(jax.Array, Actor(self.config.hidden, self.action_size).apply(actor, inputs))
 
-    def _value(self, critic: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
-        return cast(jax.Array, self._critic.apply(critic, inputs, action))
+    def values(self, critics: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
+        """Q of every critic, [M, ...]."""
+        return parts.values_of(self._critic)(critics, inputs, action)
 
     def init(self, key: Key, input_size: int) -> LearnerState:
         """Fresh networks, targets equal to them; consumes `key`."""
         actor_key, critic_key = jax.random.split(key)
         inputs, action = jnp.zeros(input_size), jnp.zeros(self.action_size)
-        actor = self._actor.init(actor_key, inputs)
-        critic = self._critic.init(critic_key, inputs, action)
+        actor = Actor(self.config.hidden, self.action_size).init(actor_key, inputs)
+        critics = parts.init_critics(self._critic, self.config.critics, critic_key, inputs, action)
         return LearnerState(
-            # Copies, because donated buffers must not be shared.
-            actor=OnlineTarget(actor, jax.tree.map(jnp.copy, actor)),
-            critic=OnlineTarget(critic, jax.tree.map(jnp.copy, critic)),
+            actor=parts.paired(actor),
+            critics=parts.paired(critics),
             actor_optimizer=optax.adam(self.config.actor_learning_rate).init(actor),
-            critic_optimizer=optax.adam(self.config.critic_learning_rate).init(critic),
+            critic_optimizer=optax.adam(self.config.critic_learning_rate).init(critics),
             updates=jnp.zeros((), jnp.int32),
         )
 
     def act(self, learner: LearnerState, inputs: jax.Array) -> jax.Array:
         """The deterministic policy of the online actor, [..., O+G] -> [..., A]."""
-        return self._policy(learner.actor.online, inputs)
+        return self.policy(learner.actor.online, inputs)
 
     def explore(self, learner: LearnerState, inputs: jax.Array, key: Key) -> jax.Array:
         """Gaussian noise, clipped, or a whole uniform action; unbatched, consumes `key`."""
+        config = self.config
         action = self.act(learner, inputs)
-        noise_key, choice_key, uniform_key = jax.random.split(key, 3)
-        noise = self.config.noise_std * jax.random.normal(noise_key, action.shape)
-        uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0, maxval=1.0)
-        is_random = jax.random.bernoulli(choice_key, self.config.random_action_probability)
-        return jnp.where(is_random, uniform, jnp.clip(action + noise, -1.0, 1.0))
+        return parts.perturbed(action, config.noise_std, config.random_action_probability, key)
 
-    def targets(self, learner: LearnerState, batch: Batch) -> jax.Array:
-        """Clipped one-step returns y [B]."""
-        next_action = self._policy(learner.actor.target, batch.next_inputs)
-        next_value = self._value(learner.critic.target, batch.next_inputs, next_action)
-        lowest = -1.0 / (1.0 - self.config.discount)
-        return jnp.clip(batch.reward + self.config.discount * next_value, lowest, 0.0)
+    def targets(self, learner: LearnerState, batch: Batch, key: Key) -> jax.Array:
+        """Clipped returns y [B]; `key` chooses among several critics."""
+        next_action = self.policy(learner.actor.target, batch.next_inputs)
+        next_values = self.values(learner.critics.target, batch.next_inputs, next_action)
+        next_value = parts.lowest(next_values, self.config.target_critics, key)
+        return parts.clipped(batch.reward + batch.discount * next_value, self.config.discount)
 
-    def critic_loss(self, critic: Any, targets: jax.Array, batch: Batch) -> jax.Array:
-        """Mean squared error of the action value, []."""
-        value = self._value(critic, batch.inputs, batch.action)
-        chex.assert_equal_shape([value, targets])
-        return jnp.mean(jnp.square(value - targets))
-
-    def actor_loss(self, actor: Any, critic: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def actor_loss(self, actor: Any, critics: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Negative value of the policy's actions plus their penalty, []; also the mean value."""
-        action = self._policy(actor, batch.inputs)
-        value = jnp.mean(self._value(critic, batch.inputs, action))
+        action = self.policy(actor, batch.inputs)
+        value = jnp.mean(self.values(critics, batch.inputs, action))
         return -value + self.config.action_l2 * jnp.mean(jnp.square(action)), value
 
     def update(
         self, learner: LearnerState, batch: Batch, key: Key
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        """One update of critic, actor and, when due, targets; DDPG needs no randomness."""
-        del key
+        """One update of critics, actor and, when due, targets; consumes `key`."""
         chex.assert_rank([batch.inputs, batch.action, batch.reward], [2, 2, 1])
-        targets = self.targets(learner, batch)
-        critic_loss, critic_grads = jax.value_and_grad(self.critic_loss)(
-            learner.critic.online, targets, batch
+        config = self.config
+        targets = self.targets(learner, batch, key)
+        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss, argnums=1)(
+            self.values, learner.critics.online, targets, batch
         )
         (actor_loss, value), actor_grads = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            learner.actor.online, learner.critic.online, batch
+            learner.actor.online, learner.critics.online, batch
         )
-        critic, critic_optimizer = _descend(
-            self.config.critic_learning_rate,
-            learner.critic.online,
+        critics, critic_optimizer = parts.descend(
+            config.critic_learning_rate,
+            learner.critics.online,
             critic_grads,
             learner.critic_optimizer,
         )
-        actor, actor_optimizer = _descend(
-            self.config.actor_learning_rate,
-            learner.actor.online,
-            actor_grads,
-            learner.actor_optimizer,
+        actor, actor_optimizer = parts.descend(
+            config.actor_learning_rate, learner.actor.online, actor_grads, learner.actor_optimizer
         )
         updates = learner.updates + 1
-        due = updates % self.config.target_period == 0
+        due = updates % config.target_period == 0
         learner = LearnerState(
-            actor=OnlineTarget(actor, self._follow(actor, learner.actor.target, due)),
-            critic=OnlineTarget(critic, self._follow(critic, learner.critic.target, due)),
+            actor=parts.follow(actor, learner.actor.target, config.target_rate, due),
+            critics=parts.follow(critics, learner.critics.target, config.target_rate, due),
             actor_optimizer=actor_optimizer,
             critic_optimizer=critic_optimizer,
             updates=updates,
@@ -163,13 +150,3 @@ class DDPG:
             "policy_value": value,
             "target_mean": jnp.mean(targets),
         }
-
-    def _follow(self, online: Any, target: Any, due: jax.Array) -> Any:
-        rate = jnp.where(due, self.config.target_rate, 0.0)
-        return optax.incremental_update(online, target, rate)
-
-
-def _descend(learning_rate: float, params: Any, grads: Any, optimizer: Any) -> tuple[Any, Any]:
-    """One step of Adam (beta 0.9 and 0.999, epsilon 1e-8: optax's and Baselines' defaults)."""
-    steps, optimizer = optax.adam(learning_rate).update(grads, optimizer, params)
-    return optax.apply_updates(params, steps), optimizer

@@ -84,6 +84,7 @@ def build(
         "task": env.name,
         "tolerance": repr(env.goal_spec.tolerance),
         "units": env.goal_spec.units,
+        "scored_at": env.goal_spec.scored_at,
         "costs": json.dumps([spec._asdict() for spec in env.cost_specs]),
         "about": json.dumps(about),
     }
@@ -110,17 +111,18 @@ def read(path: Path) -> pa.Table:
 
 
 def success(table: pa.Table) -> float:
-    """Success at the last step of the held-out episodes, from the log alone."""
+    """Success of the held-out episodes, from the log alone."""
     tolerance = np.float32(table.schema.metadata[b"tolerance"])
     held_out = np.array(table["source"].to_pylist()) == "held_out"
     rows = table.filter(pa.array(held_out))
-    step = rows["step"].to_numpy()
+    episode, step = rows["episode"].to_numpy(), rows["step"].to_numpy()
     goals, achieved = (
         np.stack(rows[name].to_numpy()) for name in ("desired_goal", "next_achieved_goal")
     )
-    last = step == step.max()
-    distance = np.linalg.norm(achieved[last] - goals[last], axis=-1)
-    return float(np.mean(distance < tolerance, dtype=np.float64))
+    reached = np.linalg.norm(achieved - goals, axis=-1) < tolerance
+    if table.schema.metadata.get(b"scored_at") != b"any step":
+        reached &= step == step.max()
+    return len(np.unique(episode[reached])) / len(np.unique(episode))
 
 
 def _schema() -> pa.Schema:

@@ -212,7 +212,6 @@ def settings(env: GoalEnv, config: Config, goals: GoalSet) -> dict[str, Any]:
         "goal_set": goals.sha256,
         "episodes": goals.episodes,
         **evaluate.goal_settings(env.goal_spec),
-        "scored_at": "last step",
         "policy": "deterministic",
     }
 

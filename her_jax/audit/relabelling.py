@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from her_jax.errors import UserError
-from her_jax.relabel import STRATEGIES
+from her_jax.relabel import AUDITED_AS, STRATEGIES
 from her_jax.types import Episode, Moment, Transition
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -147,6 +147,7 @@ def check(
     """
     if strategy not in STRATEGIES:
         raise UserError(f"strategy: {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
+    strategy = AUDITED_AS[strategy]
     if not 0 <= probability <= 1:
         raise UserError(f"probability: {probability} does not lie in [0, 1]; give 1 - 1/(1+k)")
     if stored < 1 or len(claim.reward) == 0:
@@ -333,6 +334,7 @@ def merge(reports: list[Report], probability: float) -> Report:
 def anywhere(episodes: Episode, stored: int, strategy: str) -> frozenset[bytes]:
     """The goals that a strategy may use for any step, as bits; of `stored` rows of [C, ...]."""
     held: Any = episodes
+    strategy = AUDITED_AS[strategy]
     if strategy == "random":
         return goals_of(held.achieved_goal[:stored])
     if strategy == "future_actual":

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from her_jax import buffer, train
+from her_jax import buffer, relabel, train
 from her_jax.audit import relabelling
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -37,13 +37,14 @@ def check_drawn(
       replay: the buffer that the rows were drawn from.
       drawn: the rows, [B, ...].
     """
-    if config.replay.strategy == "random":
+    if relabel.AUDITED_AS[config.replay.strategy] == "random":
         drawn = jax.tree.map(lambda x: x[:_RANDOM_ROWS], drawn)
     claim = relabelling.claim(*drawn)
     rows = len(claim.reward)
     held = jax.tree.map(np.asarray, _pick(replay.episodes, drawn.steps.episode))
     stored = int(replay.size)
-    everywhere = _anywhere(config.replay.strategy, replay, stored, claim.desired_goal)
+    rule = relabel.AUDITED_AS[config.replay.strategy]
+    everywhere = _anywhere(rule, replay, stored, claim.desired_goal)
     report = relabelling.check(
         held,
         rows,

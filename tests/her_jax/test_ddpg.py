@@ -41,6 +41,7 @@ def batches(count):
             inputs=jnp.asarray(rng.normal(size=(BATCH, INPUTS)), jnp.float32),
             action=jnp.asarray(rng.uniform(-1, 1, (BATCH, ACTIONS)), jnp.float32),
             reward=-jnp.asarray(rng.uniform(size=BATCH) > 0.5, jnp.float32),
+            discount=jnp.full(BATCH, 0.9),
             next_inputs=jnp.asarray(rng.normal(size=(BATCH, INPUTS)), jnp.float32),
         )
 
@@ -48,8 +49,8 @@ def batches(count):
 def test_updates_equal_the_hand_computed_ones():
     agent = DDPG(CONFIG, ACTIONS)
     learner = agent.init(jax.random.key(0), INPUTS)
-    actor, critic = layers(learner.actor.online), layers(learner.critic.online)
-    actor_target, critic_target = layers(learner.actor.target), layers(learner.critic.target)
+    actor, critic = layers(learner.actor.online), layers(learner.critics.online[0])
+    actor_target, critic_target = layers(learner.actor.target), layers(learner.critics.target[0])
     actor_adam = Adam(actor.params, CONFIG.actor_learning_rate)
     critic_adam = Adam(critic.params, CONFIG.critic_learning_rate)
     for number, batch in enumerate(batches(4), start=1):
@@ -84,8 +85,8 @@ def test_updates_equal_the_hand_computed_ones():
         for got, expected in (
             (learner.actor.online, actor),
             (learner.actor.target, actor_target),
-            (learner.critic.online, critic),
-            (learner.critic.target, critic_target),
+            (learner.critics.online[0], critic),
+            (learner.critics.target[0], critic_target),
         ):
             for a, b in zip(layers(got).params, expected.params, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6)
@@ -95,9 +96,9 @@ def test_updates_equal_the_hand_computed_ones():
 def test_targets_stay_within_the_range_of_returns(scale):
     agent = DDPG(CONFIG, ACTIONS)
     learner = agent.init(jax.random.key(0), INPUTS)
-    blown_up = jax.tree.map(lambda x: scale * jnp.ones_like(x), learner.critic.target)
-    learner = learner.replace(critic=learner.critic._replace(target=blown_up))
-    targets = agent.targets(learner, next(batches(1)))
+    blown_up = jax.tree.map(lambda x: scale * jnp.ones_like(x), learner.critics.target)
+    learner = learner.replace(critics=learner.critics._replace(target=blown_up))
+    targets = agent.targets(learner, next(batches(1)), jax.random.key(0))
     assert targets.min() >= -10.0 - 1e-5 and targets.max() <= 0.0
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import SILENT, fetch, fetch_reset, with_
+from conftest import SILENT, ddpg, fetch, fetch_reset, with_
 from her_jax import evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.runner import Run
@@ -42,7 +42,7 @@ def test_success_is_at_the_last_step_and_any_step_apart(toy):
 def test_relabelling_cannot_change_an_evaluation(toy, config, tmp_path):
     """Metamorphic: the same parameters score the same under every replay setting."""
     starts = goal_set.draw(toy, 20).starts
-    state = train.init(toy, DDPG(config.agent, 2), config, jax.random.key(0))
+    state = train.init(toy, DDPG(ddpg(config), 2), config, jax.random.key(0))
 
     def distances(changed):
         outcome = Run(toy, changed, tmp_path / "never", SILENT).evaluate(state, starts)
@@ -51,7 +51,7 @@ def test_relabelling_cannot_change_an_evaluation(toy, config, tmp_path):
     reference = distances(config)
     for changes in ({"strategy": "random"}, {"k": 0.0}, {"strategy": "none", "batch_size": 2}):
         np.testing.assert_array_equal(distances(with_(config, **changes)), reference)
-    other = train.init(toy, DDPG(config.agent, 2), config, jax.random.key(1))
+    other = train.init(toy, DDPG(ddpg(config), 2), config, jax.random.key(1))
     state = state.replace(learner=other.learner)
     assert not np.array_equal(distances(config), reference)
 

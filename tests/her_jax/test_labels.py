@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from flax import struct
 
-from conftest import LEARNING, with_
+from conftest import LEARNING, ddpg, with_
 from her_jax import evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import labels, record
@@ -35,7 +35,7 @@ def audited(env: Any, agent: Any, config: Config, state: Any, goals: Any = None,
 
 @functools.cache
 def healthy() -> Any:
-    env, agent = PointEnv(), DDPG(LEARNING.agent, 2)
+    env, agent = PointEnv(), DDPG(ddpg(LEARNING), 2)
     return env, agent, LEARNING, trained(env, agent, LEARNING)
 
 
@@ -71,12 +71,12 @@ class JitterEnv(PointEnv):
 
 
 def muted() -> Any:
-    agent = MutedAgent(LEARNING.agent, 2)
+    agent = MutedAgent(ddpg(LEARNING), 2)
     return audited(PointEnv(), agent, LEARNING, trained(PointEnv(), agent, LEARNING))
 
 
 def jittering() -> Any:
-    env, agent = JitterEnv(), DDPG(LEARNING.agent, 2)
+    env, agent = JitterEnv(), DDPG(ddpg(LEARNING), 2)
     return audited(env, agent, LEARNING, trained(env, agent, LEARNING))
 
 
@@ -90,7 +90,7 @@ def paid_for_the_current_state() -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "replayed", replayed)
-        env, agent = PointEnv(), DDPG(LEARNING.agent, 2)
+        env, agent = PointEnv(), DDPG(ddpg(LEARNING), 2)
         return audited(env, agent, LEARNING, trained(env, agent, LEARNING))
 
 
@@ -144,7 +144,7 @@ class LowEnv(PointEnv):
 
 
 def measured_at_the_bottom() -> Any:
-    env, agent = LowEnv(), DDPG(LEARNING.agent, 2)
+    env, agent = LowEnv(), DDPG(ddpg(LEARNING), 2)
     return audited(env, agent, LEARNING, trained(env, agent, LEARNING))
 
 
@@ -179,7 +179,7 @@ def test_a_healthy_run_has_no_label():
 def test_an_untrained_run_is_not_accused_but_warned_of():
     """Moves and covers, and has learned nothing: no label explains that."""
     config = with_(LEARNING, random_action_probability=1.0, updates_per_cycle=1)
-    env, agent = PointEnv(), DDPG(config.agent, 2)
+    env, agent = PointEnv(), DDPG(ddpg(config), 2)
     audit = audited(env, agent, config, trained(env, agent, config))
     assert audit.failure_labels == {}
     assert any("low success" in warning for warning in audit.warnings)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from conftest import p_value, with_
+from conftest import ddpg, p_value, with_
 from her_jax import buffer, evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import measure
@@ -35,7 +35,7 @@ def episodes(seed: int = 0) -> Episode:
 
 def state_of(config: Any, stored: Episode) -> train.TrainState:
     env = PointEnv()
-    state = train.init(env, DDPG(config.agent, 2), config, jax.random.key(0))
+    state = train.init(env, DDPG(ddpg(config), 2), config, jax.random.key(0))
     for i in range(0, STORED, 4):
         part = jax.tree.map(lambda x, i=i: x[i : i + 4], stored)
         state = state.replace(buffer=buffer.insert(state.buffer, part))
@@ -49,7 +49,7 @@ def measured() -> tuple[measure.Measured, Any]:
     config = tiny_config()
     state = state_of(config, episodes())
     starts = goal_set.draw(PointEnv(), 6).starts
-    run = jax.jit(functools.partial(measure.measure, PointEnv(), DDPG(config.agent, 2), config))
+    run = jax.jit(functools.partial(measure.measure, PointEnv(), DDPG(ddpg(config), 2), config))
     return run(state, starts, jax.random.key(1)), state
 
 
@@ -159,7 +159,7 @@ def test_no_recommanded_goal_without_hindsight(config):
     config = with_(config, strategy="none")
     state = state_of(config, episodes())
     result = measure.measure(
-        PointEnv(), DDPG(config.agent, 2), config, state,
+        PointEnv(), DDPG(ddpg(config), 2), config, state,
         goal_set.draw(PointEnv(), 4).starts, jax.random.key(1),
     )  # fmt: skip
     assert int(result.numbers["recommanded_goals"]) == 0

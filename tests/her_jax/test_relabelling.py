@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import naming_episodes, with_
+from conftest import ddpg, naming_episodes, with_
 from her_jax import buffer, relabel, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import relabelling as audit
@@ -176,7 +176,7 @@ def row_at_time_two(stored: Episode) -> audit.Claim:
 @pytest.mark.parametrize("strategy", relabel.STRATEGIES)
 def test_our_own_sampler_is_clean_after_the_ring_has_wrapped(config, strategy):
     env, config = PointEnv(), with_(config, strategy=strategy, batch_size=2000)
-    agent = DDPG(config.agent, 2)
+    agent = DDPG(ddpg(config), 2)
     state = train.init(env, agent, config, jax.random.key(0))
     play = jax.jit(functools.partial(train.explore, env, agent, config))
     for i in range(8):  # 32 episodes into a ring of 24

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import LEARNING, same, with_
+from conftest import LEARNING, ddpg, same, with_
 from her_jax import evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.config import Config
@@ -18,7 +18,7 @@ from toy import PointEnv
 
 def compiled(env, config):
     """(init, epoch) of a configuration, jitted."""
-    agent = DDPG(config.agent, env.action_size)
+    agent = DDPG(ddpg(config), env.action_size)
     init = jax.jit(functools.partial(train.init, env, agent, config))
     return init, jax.jit(functools.partial(train.epoch, env, agent, config))
 
@@ -37,7 +37,7 @@ def test_one_trace_serves_every_epoch(config):
             traces["update"] += 1
             return super().update(learner, batch, key)
 
-    env, agent = CountingEnv(), CountingAgent(config.agent, 2)
+    env, agent = CountingEnv(), CountingAgent(ddpg(config), 2)
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(0))
     state, *_ = run_epoch(state)
@@ -131,14 +131,14 @@ def test_what_the_agent_is_given(config, strategy):
             return super().update(learner, batch, key)
 
     config = with_(config, strategy=strategy, batch_size=64, updates_per_cycle=1, std_floor=1e-6)
-    env, agent = AsymmetricEnv(), DDPG(config.agent, 2)
+    env, agent = AsymmetricEnv(), DDPG(ddpg(config), 2)
     state = train.init(env, agent, config, jax.random.key(0))
     state, *_ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
     statistics: Any = state.normalizer
     with jax.disable_jit():  # so that the batch is kept as values
         _, metrics, _ = train.learn(
             env,
-            KeepingAgent(config.agent, 2),
+            KeepingAgent(ddpg(config), 2),
             config,
             state.learner,
             statistics,
@@ -186,7 +186,7 @@ def success_after_training(config: Config) -> float:
     env = PointEnv()
     init, epoch = compiled(env, config)
     state, *_ = epoch(init(jax.random.key(0)))
-    agent = DDPG(config.agent, env.action_size)
+    agent = DDPG(ddpg(config), env.action_size)
 
     def policy(key, obs):
         del key

@@ -74,12 +74,14 @@ class FetchEnv:
       physics: the backend.
       tolerance: success distance in metres.
       dense: whether the reward is the negative distance instead of -1 or 0.
+      single_goal: whether every episode is asked for the same goal.
     """
 
     task: FetchTask
     physics: Physics
     tolerance: float
     dense: bool = False
+    single_goal: bool = False
 
     @property
     def name(self) -> str:
@@ -102,6 +104,11 @@ class FetchEnv:
         return 4
 
     @property
+    def discrete(self) -> bool:
+        """Actions are continuous."""
+        return False
+
+    @property
     def goal_spec(self) -> GoalSpec:
         """A position in world coordinates."""
         of, site = ("object", "object0") if self.task.has_object else ("gripper", "robot0:grip")
@@ -117,6 +124,7 @@ class FetchEnv:
                 (float(here[0]) - ROOM, float(here[1]) - ROOM, FLOOR - self.tolerance),
                 (float(here[0]) + ROOM, float(here[1]) + ROOM, float(here[2]) + ROOM),
             ),
+            count=1 if self.single_goal else None,
         )
 
     @property
@@ -211,8 +219,10 @@ class FetchEnv:
         return FetchState(physics, observe.goal_obs(values, desired_goal), costs)
 
     @property
-    def held_out_file(self) -> pathlib.Path:
-        """The task's held-out initial states and goals."""
+    def held_out_file(self) -> pathlib.Path | None:
+        """The task's held-out initial states and goals; none of a single goal."""
+        if self.single_goal:
+            return None
         return pathlib.Path(__file__).parent / "held_out" / f"{self.task.name}.csv"
 
     def _goal_region(self) -> Box:
@@ -237,7 +247,8 @@ class FetchEnv:
     def draw(self, key: Key) -> Start:
         """The random part of `reset`, without physics; consumes `key`."""
         object_key, goal_key = jax.random.split(key)
-        return Start(self._draw_object(object_key), self._draw_goal(goal_key))
+        goal = self._single_goal() if self.single_goal else self._draw_goal(goal_key)
+        return Start(self._draw_object(object_key), goal)
 
     def _draw_object(self, key: Key) -> jax.Array:
         """Uniform on the square less the disc of 0.1 m: rejection until accepted, so exact."""
@@ -253,6 +264,11 @@ class FetchEnv:
 
         _, offset = jax.lax.while_loop(rejected, propose, (key, jnp.zeros(2)))
         return jnp.asarray(self.physics.scene.gripper_pos[:2], jnp.float32) + offset
+
+    def _single_goal(self) -> jax.Array:
+        """A quarter of the way through the region, in every coordinate."""
+        low, high = map(np.asarray, self._goal_region())
+        return jnp.asarray(low + (high - low) / 4, jnp.float32)
 
     def _draw_goal(self, key: Key) -> jax.Array:
         box_key, air_key, height_key = jax.random.split(key, 3)

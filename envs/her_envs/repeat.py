@@ -1,0 +1,101 @@
+"""Holds every action for several environment steps.
+
+Decisions become coarser and exploration reaches further; the physics of a step is untouched. Count
+environment steps, not decisions: `config.env.action_repeat` multiplies them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from her_jax.types import CostSpec, EnvState, GoalEnv, GoalSpec, Key, RewardPair
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """An environment whose step is `times` steps of another; satisfies `her_jax.types.GoalEnv`.
+
+    Its costs are sums over those steps, so that an episode's sum stays what it was.
+
+    Attributes:
+      env: the environment; its horizon is a multiple of `times`.
+      times: steps for which an action is held.
+    """
+
+    env: GoalEnv
+    times: int
+
+    @property
+    def name(self) -> str:
+        """That of the environment."""
+        return self.env.name
+
+    @property
+    def horizon(self) -> int:
+        """Decisions of an episode."""
+        return self.env.horizon // self.times
+
+    @property
+    def observation_size(self) -> int:
+        """That of the environment."""
+        return self.env.observation_size
+
+    @property
+    def action_size(self) -> int:
+        """That of the environment."""
+        return self.env.action_size
+
+    @property
+    def discrete(self) -> bool:
+        """That of the environment."""
+        return self.env.discrete
+
+    @property
+    def goal_spec(self) -> GoalSpec:
+        """That of the environment."""
+        return self.env.goal_spec
+
+    @property
+    def cost_specs(self) -> tuple[CostSpec, ...]:
+        """Those of the environment."""
+        return self.env.cost_specs
+
+    @property
+    def reward_pairs(self) -> tuple[RewardPair, ...]:
+        """Those of the environment."""
+        return self.env.reward_pairs
+
+    @property
+    def held_out_file(self) -> pathlib.Path | None:
+        """That of the environment."""
+        return self.env.held_out_file
+
+    def draw(self, key: Key) -> Any:
+        """As the environment; consumes `key`."""
+        return self.env.draw(key)
+
+    def begin(self, start: Any) -> EnvState:
+        """As the environment."""
+        return self.env.begin(start)
+
+    def step(self, state: Any, action: jax.Array) -> EnvState:
+        """Advances by `times` steps under one action [A]."""
+        first = self.env.step(state, action)
+
+        def again(_: Any, reached: Any) -> Any:
+            later: Any = self.env.step(reached, action)
+            return later.replace(cost=reached.cost + later.cost)
+
+        return jax.lax.fori_loop(1, self.times, again, first)
+
+    def reward(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:
+        """As the environment."""
+        return self.env.reward(achieved_goal, desired_goal)
+
+    def success(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:
+        """As the environment."""
+        return self.env.success(achieved_goal, desired_goal)

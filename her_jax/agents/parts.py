@@ -1,0 +1,88 @@
+"""What the agents share: ensembles of critics, clipped targets, Adam steps, following targets.
+
+References:
+  Andrychowicz et al. 2017 (arXiv:1707.01495), appendix A: clipped targets, no terminal mask;
+  Chen et al. 2021, "Randomized Ensembled Double Q-Learning" (arXiv:2101.05982), algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from her_jax.types import Batch, Key, OnlineTarget
+
+Values = Callable[[Any, jax.Array, jax.Array], jax.Array]
+"""(critics, inputs [..., O+G], actions [..., A]) -> action values [M, ...]."""
+
+
+def paired(params: Any) -> OnlineTarget:
+    """Fresh parameters and an equal target; a copy, because donated buffers must not be shared."""
+    return OnlineTarget(params, jax.tree.map(jnp.copy, params))
+
+
+def init_critics(
+    network: nn.Module, count: int, key: Key, inputs: jax.Array, action: jax.Array
+) -> tuple[Any, ...]:
+    """Parameters of M independent critics; consumes `key`.
+
+    They are a tuple and not one batched tree, because a batched matrix product is slower on CPU.
+    """
+    keys = jax.random.split(key, count) if count > 1 else [key]
+    return tuple(network.init(one, inputs, action) for one in keys)
+
+
+def values_of(network: nn.Module) -> Values:
+    """The action values of an ensemble."""
+
+    def values(critics: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.asarray(network.apply(c, inputs, action)) for c in critics])
+
+    return values
+
+
+def lowest(values: jax.Array, count: int, key: Key) -> jax.Array:
+    """The minimum [B] over `count` of the M values [M, B], chosen at random; consumes `key`."""
+    if count == len(values):
+        return jnp.min(values, axis=0)
+    return jnp.min(jax.random.permutation(key, values, axis=0)[:count], axis=0)
+
+
+def clipped(value: jax.Array, discount: float) -> jax.Array:
+    """Clips returns to what rewards in [-1, 0] can add up to: [-1 / (1 - gamma), 0]."""
+    return jnp.clip(value, -1.0 / (1.0 - discount), 0.0)
+
+
+def critic_loss(values: Values, critics: Any, targets: jax.Array, batch: Batch) -> jax.Array:
+    """Squared error of the action values, mean over the batch [B], summed over the critics; []."""
+    value = values(critics, batch.inputs, batch.action)
+    chex.assert_equal_shape([value[0], targets])
+    return jnp.sum(jnp.mean(jnp.square(value - targets), axis=-1))
+
+
+def descend(learning_rate: float, params: Any, grads: Any, optimizer: Any) -> tuple[Any, Any]:
+    """One step of Adam (beta 0.9 and 0.999, epsilon 1e-8: optax's and Baselines' defaults)."""
+    steps, optimizer = optax.adam(learning_rate).update(grads, optimizer, params)
+    return optax.apply_updates(params, steps), optimizer
+
+
+def follow(online: Any, target: Any, rate: float, due: jax.Array | bool) -> OnlineTarget:
+    """Moves the target by a share `rate` towards the online parameters, where it is due."""
+    return OnlineTarget(online, optax.incremental_update(online, target, jnp.where(due, rate, 0.0)))
+
+
+def perturbed(
+    action: jax.Array, noise_std: float, random_action_probability: float, key: Key
+) -> jax.Array:
+    """Gaussian noise on an action [A], clipped, or a whole uniform action; consumes `key`."""
+    noise_key, choice_key, uniform_key = jax.random.split(key, 3)
+    noise = noise_std * jax.random.normal(noise_key, action.shape)
+    uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0, maxval=1.0)
+    is_random = jax.random.bernoulli(choice_key, random_action_probability)
+    return jnp.where(is_random, uniform, jnp.clip(action + noise, -1.0, 1.0))
