@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from her_jax.errors import UserError
@@ -30,7 +31,8 @@ def save(folder: Path, epoch: int, state: TrainState, about: dict[str, Any]) -> 
         manager.save(
             epoch,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+                state=ocp.args.StandardSave(jax.tree.map(_savable, state)),
+                about=ocp.args.JsonSave(about),
             ),
         )
 
@@ -62,9 +64,20 @@ def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState,
                 f"checkpoint: {folder} is of task {about['task']!r}, not {task!r}; "
                 f"use a run of {task!r}"
             )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        savable = jax.eval_shape(lambda tree: jax.tree.map(_savable, tree), like)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, savable)
         restored = _restore(manager, folder, epoch, state=ocp.args.StandardRestore(abstract))
-    return epoch, restored["state"], dict(about)
+    state = jax.tree.map(lambda x, saved: saved if x.size else _empty(x), like, restored["state"])
+    return epoch, state, dict(about)
+
+
+def _savable(x: jax.Array) -> jax.Array:
+    """One zero in place of an array without elements, which Orbax refuses."""
+    return x if x.size else jnp.zeros(1, x.dtype)
+
+
+def _empty(x: jax.Array) -> jax.Array:
+    return jnp.zeros(x.shape, x.dtype)
 
 
 def _restore(manager: ocp.CheckpointManager, folder: Path, epoch: int, **items: Any) -> Any:

@@ -1,0 +1,261 @@
+"""Searches settings: `python experiments/search.py TASK --trials 12 --out FILE.csv`.
+
+Optuna proposes, a training scores: the objective is success averaged over all evaluations until the
+budget is spent, so that what learns earlier wins. Success is measured on a validation set of goals
+of its own, never on the held-out goals of published figures. Trials that lag behind the median are
+stopped early. The study is the CSV, a line a trial, written as they end; given again, it goes on.
+
+It needs the extra `search`: `pip install -e '.[search]'`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import importlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+
+import launch
+import presets
+from her_jax import agents, evaluate, goal_set, provenance, train
+from her_jax.config import Config
+from her_jax.errors import UserError
+
+SPACE: dict[str, tuple[Any, ...]] = {
+    "agent.discount": (0.85, 0.9, 0.93, 0.95, 0.97, 0.98),
+    "agent.layer_norm": (False, True),
+    "agent.target_rate": (0.01, 0.02, 0.05, 0.1),
+    "agent.action_l2": (0.01, 0.1, 0.5),
+    "agent.noise_std": (0.1, 0.2, 0.3),
+    "agent.random_action_probability": (0.1, 0.2, 0.3),
+    "replay.strategy": ("future", "future_actual"),
+    "replay.priority_share": (0.0, 0.5, 0.9),
+    "replay.k": (4.0, 8.0),
+}
+"""Settings that are searched, and their choices; priorities are energy."""
+
+VALIDATION_SEED = 1
+"""Seed of the validation goals; the held-out sets of published figures have 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One line of a study.
+
+    Attributes:
+      values: setting -> value.
+      score: mean success of the evaluations made.
+      final: success of the last one.
+      env_steps: steps trained; fewer than the budget if the trial was stopped.
+      seconds: of training and evaluation, compiling included.
+      commit: of the code.
+    """
+
+    values: dict[str, Any]
+    score: float
+    final: float
+    env_steps: int
+    seconds: float
+    commit: str
+
+
+def main(
+    task: tyro.conf.Positional[str],
+    trials: int = 12,
+    env_steps: int = 160_000,
+    seed: int = 0,
+    episodes: int = 100,
+    threads: int = 0,
+    out: Path = Path("study.csv"),
+) -> None:
+    """Search the settings of a task; the first trial is its preset.
+
+    Args:
+      task: One of train.py's tasks with continuous actions.
+      trials: Trials to add.
+      env_steps: Environment steps of a trial.
+      seed: Seed of every training and of the proposals.
+      episodes: Validation goals of an evaluation.
+      threads: Host threads of the physics; 0 for all cores.
+      out: CSV of the study, new or to be continued.
+    """
+    if trials < 1:
+        raise UserError(f"trials: {trials} is not positive; try 12")
+    if episodes < 1:
+        raise UserError(f"episodes: {episodes} is not positive; try 100")
+    base = presets.load("tuned", task)
+    base = dataclasses.replace(
+        base,
+        seed=seed,
+        env=dataclasses.replace(base.env, num_threads=threads),
+        train=dataclasses.replace(base.train, env_steps=env_steps),
+    )
+    preset = {name: _look_up(base, name) for name in SPACE}
+    study, optuna = _study(read(out), seed, preset)
+    for number in range(trials):
+        asked = study.ask(distributions(optuna))
+        config = configured(base, asked.params)
+        scores: list[float] = []
+        pruned = False
+        began = time.perf_counter()
+        steps = 0
+        for steps, success in learning_curve(config, episodes):
+            scores.append(success)
+            asked.report(success, steps)
+            if asked.should_prune():
+                pruned = True
+                break
+        # A stopped trial counts as if it had stayed where it was.
+        epochs = -(-env_steps // _epoch_steps(config))
+        score = (sum(scores) + (epochs - len(scores)) * scores[-1]) / epochs
+        study.tell(asked, score)
+        line = Trial(
+            asked.params,
+            score,
+            scores[-1],
+            steps,
+            time.perf_counter() - began,
+            provenance.commit(),
+        )
+        append(out, line)
+        launch.console.print(
+            f"trial {number + 1} of {trials}: {score:.3f}, last {scores[-1]:.3f} at {steps:,} steps"
+            f"{' (stopped)' if pruned else ''}; best so far {study.best_value:.3f}"
+        )
+    launch.report({"best": study.best_params, "score": study.best_value, "study": str(out)})
+
+
+def learning_curve(config: Config, episodes: int) -> Iterator[tuple[int, float]]:
+    """Trains, and yields (environment steps, success on validation goals) after every epoch."""
+    env = launch.make_env(config.env)
+    agent = agents.make(config.agent, env)
+    goals = goal_set.draw(env, episodes, VALIDATION_SEED)
+
+    def score(state: train.TrainState, starts: Any) -> jax.Array:
+        policy = functools.partial(train.greedy, agent, config, state.learner, state.normalizer)
+        return evaluate.evaluate(env, lambda _, obs: policy(obs), starts).success
+
+    run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
+    init = jax.jit(functools.partial(train.init, env, agent, config))
+    run_score = jax.jit(score)
+    state = init(jax.random.key(config.seed))
+    steps = 0
+    while steps < config.train.env_steps:
+        state, *_ = run_epoch(state)
+        steps = int(state.env_steps)
+        yield steps, evaluate.mean(run_score(state, goals.starts))
+
+
+def configured(base: Config, values: dict[str, Any]) -> Config:
+    """`base` with other values of the searched settings, and episodes replayed by energy."""
+    parts: dict[str, dict[str, Any]] = {"replay": {"priority": "energy"}}
+    for name, value in values.items():
+        part, field = name.split(".")
+        parts.setdefault(part, {})[field] = value
+    changed = {
+        part: dataclasses.replace(getattr(base, part), **fields) for part, fields in parts.items()
+    }
+    return dataclasses.replace(base, **changed)
+
+
+def distributions(optuna: Any) -> dict[str, Any]:
+    """The space as Optuna takes it."""
+    return {
+        name: optuna.distributions.CategoricalDistribution(choices)
+        for name, choices in SPACE.items()
+    }
+
+
+def read(path: Path) -> list[Trial]:
+    """The trials of a study; none if the file does not exist.
+
+    Raises:
+      UserError: if the file is no study of this space.
+    """
+    if not path.exists():
+        return []
+    by_text = {name: {str(value): value for value in values} for name, values in SPACE.items()}
+    try:
+        with path.open(newline="") as file:
+            return [
+                Trial(
+                    {name: by_text[name][row[name]] for name in SPACE},
+                    float(row["score"]),
+                    float(row["final"]),
+                    int(row["env_steps"]),
+                    float(row["seconds"]),
+                    row["commit"],
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"out: {path} is no study of this space ({error}); name another") from None
+
+
+def append(path: Path, trial: Trial) -> None:
+    """Adds a line, and a header to a new file."""
+    row = trial.values | {
+        "score": f"{trial.score:.4f}",
+        "final": f"{trial.final:.3f}",
+        "env_steps": trial.env_steps,
+        "seconds": f"{trial.seconds:.0f}",
+        "commit": trial.commit,
+    }
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _study(done: list[Trial], seed: int, first: dict[str, Any]) -> tuple[Any, Any]:
+    """An Optuna study that knows the trials already made, and the module.
+
+    Raises:
+      UserError: if Optuna is not installed.
+    """
+    try:
+        optuna: Any = importlib.import_module("optuna")
+    except ImportError:
+        raise UserError("optuna: not installed; pip install -e '.[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=6),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=100_000),
+    )
+    for trial in done:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=trial.values, distributions=distributions(optuna), value=trial.score
+            )
+        )
+    if not done:
+        study.enqueue_trial({name: value for name, value in first.items() if value in SPACE[name]})
+    return study, optuna
+
+
+def _look_up(config: Config, name: str) -> Any:
+    part, field = name.split(".")
+    value = getattr(getattr(config, part), field)
+    return 0.0 if name == "replay.priority_share" and config.replay.priority == "uniform" else value
+
+
+def _epoch_steps(config: Config) -> int:
+    env = launch.make_env(config.env)
+    settings = config.train
+    return settings.cycles_per_epoch * settings.num_envs * env.horizon * config.env.action_repeat
+
+
+if __name__ == "__main__":
+    launch.guarded(lambda: tyro.cli(main, args=sys.argv[1:]))
