@@ -1,0 +1,69 @@
+"""Actions held for several steps, and a single goal."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import her_envs
+from conftest import ddpg, with_
+from her_envs.repeat import Repeated
+from her_jax import rollout, train
+from her_jax.agents import DDPG
+from her_jax.errors import UserError
+from toy import PointEnv
+
+
+def test_a_held_action_is_that_many_steps():
+    env = PointEnv(horizon=12)
+    held = Repeated(env, 3)
+    assert held.horizon == 4 and held.goal_spec == env.goal_spec
+    start = env.draw(jax.random.key(0))
+    actions = jax.random.uniform(jax.random.key(1), (4, 2), minval=-1, maxval=1)
+
+    def play(env, sequence):
+        """An episode of given actions; the environment's own steps, one by one."""
+        state, seen = env.begin(start), []
+        for action in sequence:
+            state = env.step(state, action)
+            seen.append(state)
+        return seen
+
+    coarse, fine = play(held, actions), play(env, jnp.repeat(actions, 3, axis=0))
+    for i in range(4):
+        last = fine[3 * i + 2]
+        np.testing.assert_allclose(coarse[i].obs.achieved_goal, last.obs.achieved_goal, rtol=1e-6)
+        costs = np.sum([fine[3 * i + j].cost for j in range(3)], axis=0)
+        np.testing.assert_allclose(coarse[i].cost, costs, rtol=1e-5, atol=1e-7)
+    episode = jax.jit(functools.partial(rollout.play, held, lambda key, obs: jnp.ones(2)))(
+        start, jax.random.key(0)
+    )
+    assert episode.action.shape == (4, 2) and episode.achieved_goal.shape == (5, 2)
+
+
+def test_all_steps_count(config):
+    config = with_(config, action_repeat=3)
+    env = Repeated(PointEnv(horizon=12), 3)
+    agent = DDPG(ddpg(config), 2)
+    state = train.init(env, agent, config, jax.random.key(0))
+    state, *_ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
+    assert int(state.env_steps) == config.train.num_envs * 12
+
+
+def test_make_holds_actions_and_asks_for_one_goal():
+    env = her_envs.make("FetchPush", action_repeat=5)
+    assert env.horizon == 10 and env.name == "FetchPush"
+    for bad in (0, 3):
+        with pytest.raises(UserError, match="action_repeat"):
+            her_envs.make("FetchPush", action_repeat=bad)
+    single = her_envs.make("FetchPickAndPlace", goal="single")
+    starts = jax.vmap(single.draw)(jax.random.split(jax.random.key(0), 20))
+    goals = np.asarray(starts.desired_goal)
+    assert (goals == goals[0]).all() and len(np.unique(np.asarray(starts.object_xy), axis=0)) == 20
+    low, high = map(np.asarray, single.goal_spec.region)
+    assert ((goals[0] >= low) & (goals[0] <= high)).all()
+    assert single.held_out_file is None and not single.goal_spec.can_be_held_out

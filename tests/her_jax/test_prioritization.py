@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from conftest import SILENT, naming_episodes, p_value, with_
+from her_jax import buffer, prioritization
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from her_jax.types import Episode
+from toy import PointEnv
+
+HORIZON = 4
+
+
+def moving(positions) -> Episode:
+    """An episode whose object is at the given positions [T+1, 3]."""
+    episode = jax.tree.map(lambda x: x[0], naming_episodes(1, len(positions) - 1))
+    return episode._replace(achieved_goal=jnp.asarray(positions, jnp.float32))
+
+
+def test_energy_of_a_lift_and_of_a_push():
+    """Energies by hand: 1 kg, 9.81 m/s^2, 0.04 s between states."""
+    lifted = moving([[0, 0, 0.4], [0, 0, 0.41], [0, 0, 0.42], [0, 0, 0.42]])
+    speed = 0.01 / 0.04
+    expected = (9.81 * 0.01 + 0.5 * speed**2) + 9.81 * 0.01  # then the speed is lost
+    np.testing.assert_allclose(prioritization.energy(lifted), expected, rtol=1e-4)
+
+    struck = moving([[0, 0, 0.4], [0.1, 0, 0.4], [0.2, 0, 0.4], [0.2, 0, 0.4]])
+    assert prioritization.MAX_STEP_ENERGY < 0.5 * (0.1 / 0.04) ** 2
+    np.testing.assert_allclose(prioritization.energy(struck), 0.5, rtol=1e-4)
+
+    still = moving([[0.3, 0.2, 0.4]] * 4)
+    assert prioritization.energy(still) == 0
+
+
+def ring(priorities, per_round=2):
+    capacity = 8
+    example = jax.tree.map(lambda x: x[0], naming_episodes(1, HORIZON))
+    state = buffer.init(example, capacity)
+    for i in range(0, len(priorities), per_round):
+        episodes = naming_episodes(per_round, HORIZON, first=i)
+        state = buffer.insert(state, episodes, jnp.asarray(priorities[i : i + per_round]))
+    return state
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_episodes_are_drawn_by_their_priority(share):
+    priorities = [0.0, 1.0, 2.0, 5.0, 0.0, 2.0]
+    state = ring(priorities)
+    distribution = buffer.cumulative(state, share)
+    draw = jax.jit(functools.partial(buffer.sample, batch_size=40_000))
+    steps = draw(state, jax.random.key(0), distribution=distribution)
+    expected = share * np.array(priorities) / 10 + (1 - share) / 6
+    count = np.bincount(np.asarray(steps.episode), minlength=6)
+    assert len(count) == 6  # rows that are not filled are never drawn
+    assert (count[expected == 0] == 0).all()
+    likely = expected > 0
+    assert p_value(stats.chisquare(count[likely], 40_000 * expected[likely])) > 1e-3
+    times = np.bincount(np.asarray(steps.time), minlength=HORIZON)
+    assert p_value(stats.chisquare(times)) > 1e-3
+
+
+def test_the_newest_episodes_bring_their_own_priority():
+    state = ring([1.0] * 8 + [3.0, 4.0])  # the ring has 8 rows
+    np.testing.assert_array_equal(state.priority, [3, 4, 1, 1, 1, 1, 1, 1])
+    np.testing.assert_array_equal(state.episodes.desired_goal[:2, 0], [8, 9])
+
+
+def test_without_any_energy_all_episodes_are_drawn():
+    distribution = buffer.cumulative(ring([0.0] * 4), 1.0)
+    np.testing.assert_allclose(distribution[:4], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
+
+
+def test_energy_is_that_of_a_thing_in_space(config, tmp_path):
+    with pytest.raises(UserError, match="priority: 'energy' needs goals that are positions"):
+        Run(PointEnv(), with_(config, priority="energy"), tmp_path / "r", SILENT)

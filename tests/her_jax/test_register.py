@@ -1,0 +1,61 @@
+"""Strategies that users write: registered by name, held to the rules of a built-in one."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from conftest import SILENT, with_
+from her_jax import relabel
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from her_jax.types import Moment
+from toy import PointEnv
+
+
+def soon(key, step, stored, horizon):
+    """One of the next three states."""
+    del stored
+    last = jnp.minimum(step.time + 3, horizon)
+    return Moment(step.episode, jax.random.randint(key, (), step.time + 1, last + 1))
+
+
+def earlier(key, step, stored, horizon):
+    """A state of the past, which `future` may not use."""
+    del stored, horizon
+    return Moment(step.episode, jax.random.randint(key, (), 0, step.time + 1))
+
+
+@pytest.fixture
+def registered():
+    """`register`, undone after the test."""
+    known = dict(relabel.STRATEGIES), dict(relabel.AUDITED_AS)
+    yield relabel.register
+    for table, before in zip((relabel.STRATEGIES, relabel.AUDITED_AS), known, strict=True):
+        table.clear()
+        table.update(before)
+
+
+def test_a_user_strategy_trains_and_is_audited(registered, config, tmp_path):
+    registered("soon", soon, audited_as="future")
+    run = Run(PointEnv(), with_(config, strategy="soon"), tmp_path / "r", SILENT)
+    state, summary = run.start()
+    assert summary["failure_labels"] is not None and summary["audited_rows"] > 0
+    assert int(state.env_steps) == summary["env_steps"]
+
+
+def test_the_auditor_stops_one_that_breaks_its_promise(registered, config, tmp_path):
+    registered("earlier", earlier, audited_as="future")
+    with pytest.raises(UserError, match="provenance: the goal was not achieved where"):
+        Run(PointEnv(), with_(config, strategy="earlier"), tmp_path / "r", SILENT).start()
+
+
+def test_names_are_taken_once(registered):
+    with pytest.raises(UserError, match="strategy: 'future' is taken"):
+        registered("future", soon, audited_as="future")
+    with pytest.raises(UserError, match="audited_as: 'futur' is unknown"):
+        registered("soon", soon, audited_as="futur")
+    registered("soon", soon, audited_as="episode")
+    registered("sooner", soon, audited_as="soon")
+    assert relabel.AUDITED_AS["sooner"] == "episode"

@@ -1,0 +1,80 @@
+"""n-step returns under relabelled goals against a loop over the stored episode."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from conftest import with_
+from her_jax import buffer, train
+from her_jax.types import Episode, Moment
+from toy import PointEnv
+
+COUNT, STORED = 6, 4
+
+
+@pytest.fixture(scope="module")
+def walks() -> buffer.BufferState:
+    """Random walks of the toy's size in a ring that is partly filled."""
+    env, rng = PointEnv(), np.random.default_rng(0)
+    horizon = env.horizon
+    position = np.cumsum(rng.normal(scale=0.08, size=(STORED, horizon + 1, 2)), axis=1)
+    episodes = Episode(
+        observation=position,
+        achieved_goal=position,
+        desired_goal=rng.normal(scale=0.2, size=(STORED, 2)),
+        action=rng.uniform(-1, 1, (STORED, horizon, 2)),
+        cost=np.zeros((STORED, horizon, 2)),
+    )
+    episodes = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), episodes)
+    ring = buffer.init(train.example_episode(env), STORED + 2)
+    return buffer.insert(
+        buffer.insert(ring, jax.tree.map(lambda x: x[:2], episodes)),
+        jax.tree.map(lambda x: x[2:], episodes),
+    )
+
+
+@pytest.mark.parametrize("n_step", [1, 3, 40])
+def test_returns_equal_a_loop(config, walks, n_step):
+    config = with_(config, n_step=n_step)
+    env, gamma = PointEnv(), config.agent.discount
+    horizon = env.horizon
+    steps = Moment(jnp.repeat(jnp.arange(STORED), horizon), jnp.tile(jnp.arange(horizon), STORED))
+
+    @jax.jit
+    def run(key):
+        drawn, reward = train.replayed(env, config, walks, steps, key)
+        return drawn, reward, train.returns(env, config, walks, steps, drawn, reward)
+
+    drawn, reward, way = run(jax.random.key(1))
+    assert 0.5 < np.mean(drawn.relabelled) < 1
+    seen = set()
+    for row in range(STORED * horizon):
+        episode, time = int(steps.episode[row]), int(steps.time[row])
+        total, factor, t = 0.0, 1.0, time
+        while t < horizon and t - time < n_step:
+            pay = env.reward(walks.episodes.achieved_goal[episode, t + 1], drawn.desired_goal[row])
+            total, factor, t = total + factor * float(pay), factor * gamma, t + 1
+        np.testing.assert_allclose(way.reward[row], total, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(way.discount[row], factor, rtol=1e-5)
+        np.testing.assert_array_equal(
+            way.next_observation[row], walks.episodes.observation[episode, t]
+        )
+        seen.add(t - time)
+    assert seen == set(range(1, min(n_step, horizon) + 1))  # ways that the end cuts short too
+    assert set(np.asarray(reward).tolist()) == {-1.0, 0.0}
+
+
+def test_the_learner_is_given_them(config):
+    """A whole cycle runs with them, and its targets see the discount of each row."""
+    from her_jax import agents
+
+    env, config = PointEnv(), with_(config, n_step=3)
+    agent = agents.make(config.agent, env)
+    state = train.init(env, agent, config, jax.random.key(0))
+    state, metrics, _ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
+    assert np.isfinite(float(metrics["critic_loss"]))
