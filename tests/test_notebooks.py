@@ -15,8 +15,11 @@ import cells
 import curves
 import presets
 import published
+import table
 from conftest import REPO, with_
+from her_jax.audit import record
 from her_jax.errors import UserError
+from her_jax.runner import Run
 
 NOTEBOOKS = REPO / "experiments" / "notebooks"
 FIGURES = {
@@ -27,7 +30,10 @@ FIGURES = {
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory) -> Path:
-    """Folder of the run that a notebook trains, made small."""
+    """Folder of the run that a notebook trains, made small.
+
+    Its audit, which has tests of its own and takes longest to compile, is that of a committed run.
+    """
     tiny = with_(
         presets.load("tuned", "fetch-reach"),
         num_envs=2, cycles_per_epoch=2, updates_per_cycle=2, eval_episodes=4, capacity=8,
@@ -36,6 +42,7 @@ def live(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("notebooks") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presets, "load", lambda preset, task: tiny)
+        patch.setattr(Run, "audit", lambda *_: record.read(table.committed()[0]))
         run, state = cells.trained(cells.Options(env_steps=600, seed=1, out=folder))
     assert run.folder == folder and int(state.env_steps) == 600
     assert run.config.seed == 1

@@ -181,7 +181,8 @@ cells.show(picture, "goals", OPTIONS)
 # The reward is 0 where the next state satisfies the goal, and -1 elsewhere. The figure shows the
 # share of rows with reward 0, apart for rows that kept their goal and rows that were relabelled.
 #
-# - Rows that kept their goal have the same share under every strategy: they are the same rows.
+# - Rows that kept their goal have the same share under every strategy: they are the same rows. Only
+#   `none` keeps the goals of all.
 # - Under `future` and `final` the goal is a state that the episode was still to reach. Under
 #   `episode` it may lie behind, under `random` in another episode. Where episodes differ much,
 #   `random` therefore reaches its goals least.
@@ -195,13 +196,13 @@ def mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-picture, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
+picture, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
 places = np.arange(len(DRAWS))
 for offset, label, keep in ((-0.2, "kept their goal", False), (0.2, "relabelled", True)):
     paid = [mean(one.reward[one.relabelled == keep] == 0) for one in DRAWS.values()]
     axes.bar(places + offset, paid, width=0.4, label=label)
     for place, value in zip(places, paid, strict=True):
-        text = "none" if np.isnan(value) else f"{value:.2f}"
+        text = "no rows" if np.isnan(value) else f"{value:.2f}"
         axes.text(place + offset, np.nan_to_num(value), text, ha="center", va="bottom")
 axes.set(xticks=places, xticklabels=list(DRAWS), ylim=(0, 1.1), ylabel="share with reward 0")
 axes.legend()
@@ -223,11 +224,13 @@ cells.show(picture, "rewards", OPTIONS)
 #
 # With an object, training begins with goals that are nearly all reached already: nothing has
 # touched the object, and hindsight asks to leave it there. The first pushes bring goals at a
-# distance, and a policy that pushes better brings harder ones. Nobody planned this curriculum.
+# distance, and with them the requested goals come within reach. Nobody planned this curriculum.
+# A policy that has learned reaches its goal early and stays, and its goals become easier again.
+# Goals of `random` are no easier than requested ones at any time.
 #
 # FetchReach has no such beginning. Its gripper moves at random first, so its goals are spread
-# early. A policy that has learned goes to its goal and stays, and then most of an episode's
-# later states are already where the step is: relabelled goals become easier, not harder.
+# early. Only the last part is seen here: the policy learns to go to its goal and to stay, most of
+# an episode's later states are where the step is already, and relabelled goals become easier.
 
 # %%
 BINS = min(10, SIZE)
@@ -239,7 +242,7 @@ def by_age(one: Draw, values: np.ndarray, chosen: np.ndarray) -> list[np.ndarray
     return [values[chosen & (part == i)] for i in range(BINS)]
 
 
-picture, grid = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+picture, grid = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
 centres = (np.arange(BINS) + 0.5) / BINS
 panels = (
     ("distance", f"distance from the state ({SPEC.units}), mean"),
@@ -255,7 +258,7 @@ for axes, (field, label) in zip(grid, panels, strict=True):
     axes.set(xlabel="place in the buffer: oldest 0, newest 1", ylabel=label)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-grid[0].legend(fontsize="small")
+picture.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
 cells.show(picture, "drift", OPTIONS)
 
 # %% [markdown]
