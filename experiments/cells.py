@@ -80,8 +80,10 @@ def trained(chosen: Options) -> tuple[Run, TrainState]:
         budget = dataclasses.replace(config.train, env_steps=chosen.env_steps)
         config = dataclasses.replace(config, train=budget)
     run = launch.bind(config, chosen.out or Path(tempfile.mkdtemp(prefix="her-jax-")) / "run")
-    # Rich's own progress bar in Jupyter needs another package; plain lines do not.
-    run.console = Console(highlight=False, soft_wrap=True, force_jupyter=False)
+    if in_jupyter():  # plain lines: Rich's bar needs another package there
+        run.console = Console(
+            highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False
+        )
     run.console.print(f"run folder: {run.folder}")
     state, _ = run.start()
     return run, state
