@@ -1,0 +1,182 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Learning curves
+#
+# This notebook trains FetchReach, which takes about a minute on two cores. Then it draws every
+# committed run of `experiments/reference`, and beside them what others have published.
+#
+# Success is measured on held-out requested goals, at the last step of an episode, with the
+# deterministic policy.
+
+# %%
+import dataclasses
+import itertools
+import sys
+from pathlib import Path
+
+# The scripts' folder: this file's parent, or, in Jupyter, that of the current folder.
+sys.path.append(str(Path(globals().get("__file__", "cell")).resolve().parents[1]))
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+import cells
+import curves
+import published
+
+# %% [markdown]
+# ## Options
+#
+# Change the defaults here, or name them on the command line:
+# `python experiments/notebooks/learning_curves.py --help`.
+
+
+# %% tags=["parameters"]
+@dataclasses.dataclass(frozen=True)
+class Options(cells.Options):
+    """Which runs are drawn."""
+
+    reference: Path = Path(published.__file__).parent / "reference"
+    """Folder of the runs to draw."""
+
+
+OPTIONS = cells.options(Options)
+
+# %% [markdown]
+# ## Train
+#
+# Each line is an evaluation. *Nothing* is what a policy scores that never moves: the share of goals
+# that are reached already at the start.
+
+# %%
+RUN, _ = cells.checked(lambda: cells.trained(OPTIONS))
+
+# %% [markdown]
+# ## The committed runs
+#
+# Runs whose settings differ in nothing but the seed form a group. A group is named by the settings
+# in which it differs from the other groups of its task.
+
+
+# %%
+def counted(group: curves.Group) -> str:
+    """The number of seeds, in words."""
+    return f"{len(group.curves)} seed" + "s" * (len(group.curves) > 1)
+
+
+PANELS = cells.checked(lambda: curves.read(curves.folders(OPTIONS.reference)))
+LIVE = cells.checked(lambda: curves.read([RUN.folder]))
+
+for panel, groups in PANELS.items():
+    for group in groups:
+        reached = [curves.steps_to(curve, 0.9) for curve in group.curves]
+        print(
+            f"{panel.task}, {group.label}: {counted(group)}, steps to 0.90: "
+            + ", ".join("not reached" if np.isinf(steps) else f"{steps:,.0f}" for steps in reached)
+        )
+
+# %% [markdown]
+# ## Curves
+#
+# How to read a panel:
+#
+# - A thin line is one seed. The thick line is the median over the seeds, the band lies between the
+#   lower and the upper quartile. With two or three seeds the band shows little more than their
+#   range.
+# - The dashed line is the run that this notebook has just trained or read.
+# - The dotted line is what doing nothing scores.
+# - Markers are published figures. A filled one was quoted from a text or computed from the authors'
+#   data. A hollow one was read off a plot, and is as inaccurate as that. A star is a code that was
+#   given knowledge of the task.
+# - Tolerance `v4` is that of the original tasks, 5 cm. Figures at another one are not drawn.
+# - The axis of steps is logarithmic, because the codes lie more than a factor of ten apart.
+
+
+# %%
+def draw_group(axes: Axes, group: curves.Group, color: str) -> None:
+    """One group: each seed thin, the median thick, the quartiles as a band."""
+    for curve in group.curves:
+        axes.plot(curve.env_steps, curve.success, color=color, linewidth=0.7, alpha=0.5)
+        if curve.floor is not None:
+            axes.axhline(curve.floor, color="gray", linestyle=":", linewidth=0.8)
+    middle = curves.quartiles(group.curves)
+    label = f"{group.label} ({counted(group)})"
+    axes.plot(middle.env_steps, middle.median, color=color, linewidth=2, label=label)
+    axes.fill_between(middle.env_steps, middle.lower, middle.upper, color=color, alpha=0.2)
+
+
+def draw_published(axes: Axes, task: str) -> None:
+    """Published figures of one task, a marker for each code."""
+    figures = [figure for figure in published.figures() if figure.task == task]
+    markers = dict(zip(dict.fromkeys(f.code for f in figures), itertools.cycle("osD^vPX<>")))
+    for figure in figures:
+        if figure.success is not None:
+            axes.plot(
+                figure.env_steps,
+                figure.success,
+                marker="*" if figure.task_knowledge else markers[figure.code],
+                markersize=10 if figure.task_knowledge else 6,
+                color="0.3",
+                markerfacecolor="none" if figure.read == "read off a plot" else "0.3",
+                linestyle="none",
+                label=figure.code,
+            )
+
+
+def draw_panel(axes: Axes, panel: curves.Panel) -> None:
+    """All that is known of one task under one reward and tolerance."""
+    for i, group in enumerate(PANELS.get(panel, [])):
+        draw_group(axes, group, f"C{i}")
+    for group in LIVE.get(panel, []):
+        for curve in group.curves:
+            axes.plot(curve.env_steps, curve.success, "k--", marker=".", label="this notebook's")
+    if (panel.reward, panel.tolerance) == ("sparse", "v4"):
+        draw_published(axes, panel.task)
+    axes.set(
+        title=f"{panel.task}, {panel.reward} reward, tolerance {panel.tolerance}",
+        xlabel="environment steps",
+        ylabel="success on held-out requested goals",
+        xscale="log",
+        ylim=(-0.02, 1.04),
+    )
+    axes.grid(alpha=0.3)
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))  # a code may have several figures
+    axes.legend(once.values(), once.keys(), fontsize="x-small")
+
+
+names = list(dict.fromkeys([*PANELS, *LIVE]))
+rows = (len(names) + 1) // 2
+picture, grid = plt.subplots(rows, 2, figsize=(12, 4.5 * rows), layout="constrained", squeeze=False)
+for axes, panel in zip(grid.flat, names, strict=False):
+    draw_panel(axes, panel)
+for axes in grid.flat[len(names) :]:
+    axes.axis("off")
+cells.show(picture, "learning_curves", OPTIONS)
+
+# %% [markdown]
+# ## What was published, and where
+#
+# These figures come from other codes, older versions of MuJoCo and of the tasks, and other numbers
+# of test episodes. They say how far apart methods lie, not which of two close ones is better.
+# Where the authors gave only words, there is no marker.
+
+# %%
+for figure in published.figures():
+    success = "no number" if figure.success is None else f"{figure.success:.3f}"
+    print(
+        f"{figure.task}, {figure.code}: {success} at {figure.env_steps:,} steps "
+        f"({figure.read}; {figure.note})\n    {figure.source}"
+    )
