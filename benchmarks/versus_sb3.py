@@ -2,15 +2,17 @@
 
 Command:   python benchmarks/versus_sb3.py [--tasks FetchPush] [--limit-s 3600] [--smoke]
 Needs:     pip install -e '.[sb3]'
-Time:      with the defaults at most two hours and a half on two CPU cores: each contender trains
-           until it succeeds or for an hour, and is evaluated besides
+Time:      up to an hour of training (--limit-s) for each contender and task that does not get
+           there, ours some minutes; evaluations come on top
 
 The contenders take turns in one process on the same cores. `ours` is the tuned preset of the task;
 `sac` and `tqc` are Stable-Baselines3's SAC and sb3-contrib's TQC with `HerReplayBuffer` on
 Gymnasium-Robotics v4, one environment, as RL-Baselines3-Zoo trains them. Settings are those of
 rl_zoo3 2.9.2: `hyperparams/tqc.yml` for TQC, where Slide and PickAndPlace share Push's, and
 `hyperparams/sac.yml` for SAC on FetchReach. It has none for SAC on the other tasks, where SAC gets
-TQC's numbers. What the files leave out is the library's default.
+TQC's numbers. Those networks and batches are large for a CPU; `sac-docs`, raced only if named, is
+SAC as in the HER example of Stable-Baselines3's documentation (`docs/guide/examples.rst`): a batch
+of 256 and three layers of 256. What these sources leave out is the library's default.
 
 All are scored by `her_jax.evaluate` on the same held-out starts in the `native` environment, whose
 physics is the original's; an actor of Stable-Baselines3 is transcribed to JAX for that. A contender
@@ -56,7 +58,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 import launch
 import presets
 
-CONTENDERS = ("ours", "sac", "tqc")
+PEERS = {"sac": "SAC", "tqc": "TQC", "sac-docs": "SAC"}
+"""Contender -> class of Stable-Baselines3 or sb3-contrib."""
+
+CONTENDERS = ("ours", *PEERS)
 PACKAGES = ("stable-baselines3", "sb3-contrib", "torch", "gymnasium")
 KEYS = ("achieved_goal", "desired_goal", "observation")
 """Parts of an observation in the order in which MultiInputPolicy concatenates them."""
@@ -73,6 +78,7 @@ OBJECT = HER | {
     "tau": 0.05,
     "policy_kwargs": {"net_arch": [512, 512, 512], "n_critics": 2},
 }
+DOCS = HER | {"batch_size": 256, "policy_kwargs": {"net_arch": [256, 256, 256]}}
 REACH = HER | {"batch_size": 256, "ent_coef": "auto", "learning_starts": 1000}
 
 
@@ -245,7 +251,7 @@ class Peer:
         vector = sb3.common.vec_env.DummyVecEnv([self._environment])
         if normalize:
             vector = sb3.common.vec_env.VecNormalize(vector, gamma=settings["gamma"])
-        kind = {"sac": sb3.SAC, "tqc": contrib.TQC}[self.algorithm]
+        kind = getattr(contrib if self.algorithm == "TQC" else sb3, self.algorithm)
         return kind(env=vector, replay_buffer_class=sb3.HerReplayBuffer, seed=self.seed, **settings)
 
     def _environment(self) -> Any:
@@ -324,11 +330,13 @@ def library() -> tuple[Any, Any, Any]:
     return torch, sb3, contrib
 
 
-def zoo(algorithm: str, task: str) -> dict[str, Any]:
-    """RL-Baselines3-Zoo's settings of "sac" or "tqc"; "normalize" asks for `VecNormalize`."""
+def peer_settings(name: str, task: str) -> dict[str, Any]:
+    """Published settings of one of `PEERS`; "normalize" asks for `VecNormalize`."""
+    if name == "sac-docs":
+        return {**DOCS}
     if task != "FetchReach":
         return {**OBJECT}
-    critics = {"n_critics": 1} if algorithm == "tqc" else {}
+    critics = {"n_critics": 1} if name == "tqc" else {}
     return REACH | {"normalize": True, "policy_kwargs": {"net_arch": [64, 64], **critics}}
 
 
@@ -357,7 +365,7 @@ def tuned(task: str, seed: int, threads: int, limits: Limits) -> Config:
 
 def main(
     tasks: tuple[str, ...] = ("FetchPush",),
-    contenders: tuple[str, ...] = CONTENDERS,
+    contenders: tuple[str, ...] = ("ours", "sac", "tqc"),
     env_steps: int = 1_000_000,
     limit_s: float = 3600.0,
     target: float = 0.9,
@@ -371,7 +379,7 @@ def main(
 
     Args:
       tasks: Environments.
-      contenders: Of ours, sac and tqc.
+      contenders: Of ours, sac, tqc and sac-docs.
       env_steps: Environment steps after which a contender stops.
       limit_s: Training seconds after which a contender stops.
       target: Success on 200 held-out goals at which a contender stops.
@@ -414,10 +422,10 @@ def make(
     if name == "ours":
         config = tuned(env.name, seed, threads, limits)
         return Ours(env, _tiny(config) if smoke else config)
-    settings = zoo(name, env.name)
+    settings = peer_settings(name, env.name)
     if smoke:
         settings |= {"batch_size": 8, "buffer_size": 1_000, "policy_kwargs": {"net_arch": [8]}}
-    return Peer(env, name, settings, seed, threads)
+    return Peer(env, PEERS[name], settings, seed, threads)
 
 
 def _tiny(config: Config) -> Config:

@@ -27,21 +27,11 @@ needs_sb3 = pytest.mark.skipif(not INSTALLED, reason="the extra sb3 is not insta
 
 LIMITS = Limits(env_steps=100, seconds=60.0, target=0.9, eval_period=10)
 FIELDS = {
-    *(
-        "task",
-        "contender",
-        "seed",
-        "threads",
-        "load_before",
-        "device",
-        "settings",
-        "packages",
-        "limits",
-    ),
+    *("task", "contender", "seed", "threads", "load_before", "device", "settings", "packages"),
     *("env_steps", "train_s", "setup_s", "eval_s", "env_steps_per_s", "stopped", "points"),
-    *("requested_goal_success", "requested_goal_success_best", "no_action_success"),
+    *("requested_goal_success", "requested_goal_success_best", "no_action_success", "limits"),
     *("env_steps_to_target", "seconds_to_target", "time_against_ours"),
-    *("held_out_goals", "goal_set", "packages", "limits"),
+    *("held_out_goals", "goal_set"),
 }
 
 
@@ -166,8 +156,8 @@ def test_only_the_same_task_is_compared():
     assert rows[1].keys() == row("target", 9.0).keys()  # the argument is left alone
 
 
-def test_settings_are_those_of_the_zoo():
-    push = versus_sb3.zoo("tqc", "FetchPush")
+def test_settings_are_the_published_ones():
+    push = versus_sb3.peer_settings("tqc", "FetchPush")
     assert push["batch_size"] == 2048 and push["gamma"] == 0.95 and push["tau"] == 0.05
     assert push["learning_rate"] == 1e-3 and push["buffer_size"] == 1_000_000
     assert push["policy_kwargs"] == {"net_arch": [512, 512, 512], "n_critics": 2}
@@ -175,11 +165,14 @@ def test_settings_are_those_of_the_zoo():
         "goal_selection_strategy": "future",
         "n_sampled_goal": 4,
     }
-    assert versus_sb3.zoo("sac", "FetchPickAndPlace") == push
-    reach = versus_sb3.zoo("sac", "FetchReach")
+    assert versus_sb3.peer_settings("sac", "FetchPickAndPlace") == push
+    reach = versus_sb3.peer_settings("sac", "FetchReach")
     assert reach["normalize"] and reach["learning_starts"] == 1000 and "tau" not in reach
     assert reach["policy_kwargs"] == {"net_arch": [64, 64]}
-    assert versus_sb3.zoo("tqc", "FetchReach")["policy_kwargs"]["n_critics"] == 1
+    assert versus_sb3.peer_settings("tqc", "FetchReach")["policy_kwargs"]["n_critics"] == 1
+    docs = versus_sb3.peer_settings("sac-docs", "FetchReach")
+    assert docs["batch_size"] == 256 and docs["policy_kwargs"] == {"net_arch": [256, 256, 256]}
+    assert docs["gamma"] == 0.95 and "tau" not in docs and "normalize" not in docs
 
 
 def test_our_preset_changes_only_in_how_often_it_is_evaluated():
@@ -248,10 +241,10 @@ def test_ours_alone_needs_no_extra(tmp_path, capsys):
 
 @needs_sb3
 def test_the_peers_train_and_are_scored(tmp_path):
-    out = tmp_path / "out.json"
-    printed = script("--smoke", "--contenders", "sac", "tqc", "--threads", "1", "--out", str(out))
+    out, names = tmp_path / "out.json", ("sac", "tqc", "sac-docs")
+    printed = script("--smoke", "--contenders", *names, "--threads", "1", "--out", str(out))
     assert "| FetchPush | tqc | 200 |" in printed.stdout
-    rows = smoke_rows(out, "sac", "tqc")
+    rows = smoke_rows(out, *names)
     assert all(row["threads"] == 1 for row in rows)
     assert all(row["packages"]["torch"] != "not installed" for row in rows)
     assert all("use_sde" not in row["settings"]["policy_kwargs"] for row in rows)
@@ -260,7 +253,7 @@ def test_the_peers_train_and_are_scored(tmp_path):
 
 def tiny_settings(name: str, task: str) -> dict[str, Any]:
     tiny = {"batch_size": 8, "buffer_size": 1_000, "learning_starts": 60}
-    return versus_sb3.zoo(name, task) | tiny | {"policy_kwargs": {"net_arch": [8]}}
+    return versus_sb3.peer_settings(name, task) | tiny | {"policy_kwargs": {"net_arch": [8]}}
 
 
 @needs_sb3
@@ -269,7 +262,7 @@ def test_the_transcribed_actor_is_the_library_s(name, task):
     """After some training, for FetchReach with the statistics of `VecNormalize`."""
     env = fetch(task)
     settings = tiny_settings(name, task) | {"policy_kwargs": {"net_arch": [16, 12]}}
-    peer = versus_sb3.Peer(env, name, settings, seed=0, threads=1)
+    peer = versus_sb3.Peer(env, versus_sb3.PEERS[name], settings, seed=0, threads=1)
     run = peer.advance(peer.start(), 150, 60.0)
     assert peer.played(run) == 150
     starts = goal_set.standard(env, 64).starts
@@ -289,7 +282,7 @@ def test_the_transcribed_actor_is_the_library_s(name, task):
 
 @needs_sb3
 def test_the_peers_stop_when_their_time_is_up():
-    peer = versus_sb3.Peer(fetch("FetchPush"), "sac", tiny_settings("sac", "FetchPush"), 0, 1)
+    peer = versus_sb3.Peer(fetch("FetchPush"), "SAC", tiny_settings("sac", "FetchPush"), 0, 1)
     run = peer.advance(peer.start(), 10**6, 0.05)
     assert 0 < peer.played(run) < 10**4
 
@@ -297,7 +290,7 @@ def test_the_peers_stop_when_their_time_is_up():
 @needs_sb3
 def test_the_transcription_survives_more_training():
     """Its arrays are copies."""
-    peer = versus_sb3.Peer(fetch("FetchPush"), "sac", tiny_settings("sac", "FetchPush"), 0, 1)
+    peer = versus_sb3.Peer(fetch("FetchPush"), "SAC", tiny_settings("sac", "FetchPush"), 0, 1)
     run = peer.advance(peer.start(), 60, 60.0)
     before = peer.actor(run)
     kept = jax.tree.map(np.array, before)
