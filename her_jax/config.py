@@ -166,6 +166,10 @@ class DDPGConfig:
     """Share of the online parameters that a move of the target networks mixes in."""
     target_period: int = 40
     """Updates between two moves of the target networks; 40 is Baselines' once a cycle."""
+    average_rate: float = 1.0
+    """Rate of the running average of the actor's parameters that acts where nothing is explored; 1
+    for the actor itself. An average over many updates steadies what is evaluated (Polyak and
+    Juditsky 1992); the HER paper tests with the target network."""
     action_l2: float = 1.0
     """Weight of the mean squared action in the actor's loss."""
     noise_std: float = 0.2
@@ -331,12 +335,9 @@ def _check_agent(agent: Any) -> None:
         agent.discount,
         "must lie in [0, 1): targets are clipped to -1 / (1 - discount)",
     )
-    _require(
-        0 < agent.target_rate <= 1,
-        "target_rate",
-        agent.target_rate,
-        "must lie in (0, 1]; try 0.05",
-    )
+    for name in ("target_rate", "average_rate"):
+        value = values.get(name, 1.0)
+        _require(0 < value <= 1, name, value, "must lie in (0, 1]; try 0.05")
     _require(
         0 <= agent.random_action_probability <= 1,
         "random_action_probability",

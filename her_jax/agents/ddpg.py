@@ -7,6 +7,7 @@
         actor:  minimise mean -Q(s, g, pi(s, g)) + c * mean pi(s, g)^2
         both gradients are taken at the old parameters, then both Adam steps
         every `target_period` updates: (Q', pi') <- (1 - tau) (Q', pi') + tau (Q, pi)
+        (rho < 1: the policy that is evaluated averages the parameters of pi)
     behaviour: pi + N(0, sigma^2), clipped; with probability eps a uniform action instead
 
 There is no terminal mask: nothing in a fixed-length episode is terminal (HER paper, appendix A).
@@ -41,12 +42,14 @@ class LearnerState(struct.PyTreeNode):
 
     Attributes:
       actor, critics: parameters and their targets; the critics are a tuple.
+      average: running average of the actor's online parameters.
       actor_optimizer, critic_optimizer: Adam's moments.
       updates: int32 [], updates made.
     """
 
     actor: OnlineTarget
     critics: OnlineTarget
+    average: Any
     actor_optimizer: Any
     critic_optimizer: Any
     updates: jax.Array
@@ -85,19 +88,20 @@ class DDPG:
         return LearnerState(
             actor=parts.paired(actor),
             critics=parts.paired(critics),
+            average=jax.tree.map(jnp.copy, actor),
             actor_optimizer=optax.adam(self.config.actor_learning_rate).init(actor),
             critic_optimizer=optax.adam(self.config.critic_learning_rate).init(critics),
             updates=jnp.zeros((), jnp.int32),
         )
 
     def act(self, learner: LearnerState, inputs: jax.Array) -> jax.Array:
-        """The deterministic policy of the online actor, [..., O+G] -> [..., A]."""
-        return self.policy(learner.actor.online, inputs)
+        """The deterministic policy of the averaged actor, [..., O+G] -> [..., A]."""
+        return self.policy(learner.average, inputs)
 
     def explore(self, learner: LearnerState, inputs: jax.Array, key: Key) -> jax.Array:
         """Gaussian noise, clipped, or a whole uniform action; unbatched, consumes `key`."""
         config = self.config
-        action = self.act(learner, inputs)
+        action = self.policy(learner.actor.online, inputs)
         return parts.perturbed(action, config.noise_std, config.random_action_probability, key)
 
     def targets(self, learner: LearnerState, batch: Batch, key: Key) -> jax.Array:
@@ -140,6 +144,7 @@ class DDPG:
         learner = LearnerState(
             actor=parts.follow(actor, learner.actor.target, config.target_rate, due),
             critics=parts.follow(critics, learner.critics.target, config.target_rate, due),
+            average=optax.incremental_update(actor, learner.average, config.average_rate),
             actor_optimizer=actor_optimizer,
             critic_optimizer=critic_optimizer,
             updates=updates,

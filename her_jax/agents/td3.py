@@ -25,17 +25,33 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from her_jax.agents import parts
-from her_jax.agents.ddpg import LearnerState
 from her_jax.config import TD3Config
 from her_jax.networks import Actor, Critic
-from her_jax.types import Batch, Key
+from her_jax.types import Batch, Key, OnlineTarget
+
+
+class LearnerState(struct.PyTreeNode):
+    """Everything TD3 learns.
+
+    Attributes:
+      actor, critics: parameters and their targets; the critics are a tuple.
+      actor_optimizer, critic_optimizer: Adam's moments.
+      updates: int32 [], updates of the critics made.
+    """
+
+    actor: OnlineTarget
+    critics: OnlineTarget
+    actor_optimizer: Any
+    critic_optimizer: Any
+    updates: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class TD3:
-    """The agent; satisfies `her_jax.types.Agent`. Its state is DDPG's, with two critics.
+    """The agent; satisfies `her_jax.types.Agent`.
 
     Attributes:
       config: hyperparameters.

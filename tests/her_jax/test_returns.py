@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import with_
-from her_jax import buffer, train
+from her_jax import agents, buffer, train
 from her_jax.types import Episode, Moment
 from toy import PointEnv
 
@@ -23,14 +23,14 @@ def walks() -> buffer.BufferState:
     env, rng = PointEnv(), np.random.default_rng(0)
     horizon = env.horizon
     position = np.cumsum(rng.normal(scale=0.08, size=(STORED, horizon + 1, 2)), axis=1)
-    episodes = Episode(
-        observation=position,
-        achieved_goal=position,
-        desired_goal=rng.normal(scale=0.2, size=(STORED, 2)),
-        action=rng.uniform(-1, 1, (STORED, horizon, 2)),
-        cost=np.zeros((STORED, horizon, 2)),
+    drawn = (
+        position,
+        position,
+        rng.normal(scale=0.2, size=(STORED, 2)),
+        rng.uniform(-1, 1, (STORED, horizon, 2)),
+        np.zeros((STORED, horizon, 2)),
     )
-    episodes = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), episodes)
+    episodes = Episode(*(jnp.asarray(x, jnp.float32) for x in drawn))
     ring = buffer.init(train.example_episode(env), STORED + 2)
     return buffer.insert(
         buffer.insert(ring, jax.tree.map(lambda x: x[:2], episodes)),
@@ -71,8 +71,6 @@ def test_returns_equal_a_loop(config, walks, n_step):
 
 def test_the_learner_is_given_them(config):
     """A whole cycle runs with them, and its targets see the discount of each row."""
-    from her_jax import agents
-
     env, config = PointEnv(), with_(config, n_step=3)
     agent = agents.make(config.agent, env)
     state = train.init(env, agent, config, jax.random.key(0))
