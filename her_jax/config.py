@@ -60,6 +60,10 @@ class ReplayConfig:
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
     batch_size: int = 256
     """Transitions in one update."""
+    late_batch_size: int = 0
+    """Transitions in one update from `late_batch_env_steps` on; 0 for `batch_size` throughout."""
+    late_batch_env_steps: int = 0
+    """Environment steps after which `late_batch_size` applies."""
     priority: str = "uniform"
     """Which episodes are replayed: "uniform", or "energy" (Zhao and Tresp 2018,
     arXiv:1810.01363)."""
@@ -97,6 +101,9 @@ class ReplayConfig:
             self.batch_size,
             "is not positive; try 256",
         )
+        for name in ("late_batch_size", "late_batch_env_steps"):
+            value = getattr(self, name)
+            _require(value >= 0, name, value, "is negative; 0 switches it off")
         _require(
             self.priority in PRIORITIES,
             "priority",
@@ -374,6 +381,10 @@ class TrainConfig:
     """Updates after each round of episodes."""
     cycles_per_epoch: int = 50
     """Rounds between two evaluations."""
+    observation_noise: float = 0.0
+    """Standard deviation of the noise on everything observed in training, in the observation's own
+    units; evaluation has none. 0.01 m made the HER paper's policies work on a robot (section
+    4.6)."""
     eval_episodes: int = 200
     """Held-out goals on which success is measured after every epoch."""
     checkpoint_period: int = 1
@@ -383,11 +394,13 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             _require(
-                value > 0,
+                value > 0 or field.name == "observation_noise",
                 field.name,
                 value,
                 f"is not positive; default {field.default}",
             )
+        noise = self.observation_noise
+        _require(noise >= 0, "observation_noise", noise, "is negative; try 0.01")
         _require(self.env_steps < 2**31, "env_steps", self.env_steps, "must be below 2**31")
 
 

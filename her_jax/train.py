@@ -9,6 +9,7 @@ Everything that changes is in `TrainState`; the caller jits `epoch` and donates 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -114,8 +115,8 @@ def cycle(
     statistics = observe(config, state.normalizer, episodes, label_key)
     priority = jax.vmap(prioritization.PRIORITIES[config.replay.priority])(episodes)
     replay = buffer.insert(state.buffer, episodes, priority)
-    learner, metrics, drawn = learn(
-        env, agent, config, state.learner, statistics, replay, learn_key
+    learner, metrics, drawn = learn_in_stages(
+        env, agent, config, state.env_steps, state.learner, statistics, replay, learn_key
     )
     reached = evaluate.outcome(env, episodes).success
     metrics["exploring_requested_goal_success"] = jnp.mean(reached)
@@ -124,6 +125,19 @@ def cycle(
     played = config.train.num_envs * env.horizon * config.env.action_repeat
     state = TrainState(learner, statistics, replay, next_key, state.env_steps + played)
     return state, metrics, drawn
+
+
+def learn_in_stages(
+    env: GoalEnv, agent: Agent, config: Config, env_steps: jax.Array, *state: Any
+) -> tuple[Any, dict[str, jax.Array], Drawn]:
+    """`learn`, with the batch size that applies after `env_steps`."""
+    settings = config.replay
+    early = functools.partial(learn, env, agent, config)
+    if settings.late_batch_size == 0:
+        return early(*state)
+    larger = dataclasses.replace(settings, batch_size=settings.late_batch_size)
+    late = functools.partial(learn, env, agent, dataclasses.replace(config, replay=larger))
+    return jax.lax.cond(env_steps >= settings.late_batch_env_steps, late, early, *state)
 
 
 def explore(env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: Key) -> Episode:
@@ -148,8 +162,16 @@ def exploring(
     key: Key,
 ) -> jax.Array:
     """The behaviour policy's action for an unbatched observation; consumes `key`."""
-    inputs = normalizer.inputs(statistics, obs.observation, obs.desired_goal, config.normalizer)
-    return agent.explore(learner, inputs, key)
+    noise_key, action_key = jax.random.split(key)
+    seen = _noisy(config, obs.observation, noise_key)
+    inputs = normalizer.inputs(statistics, seen, obs.desired_goal, config.normalizer)
+    return agent.explore(learner, inputs, action_key)
+
+
+def _noisy(config: Config, observation: jax.Array, key: Key) -> jax.Array:
+    """What training sees of a stored observation [..., O]; consumes `key`."""
+    noise = config.train.observation_noise
+    return observation + noise * jax.random.normal(key, observation.shape) if noise else observation
 
 
 def greedy(
@@ -269,12 +291,12 @@ def learn(
     distribution = None if uniform else buffer.cumulative(replay, settings.priority_share)
 
     def body(learner, key):
-        sample_key, label_key, update_key = jax.random.split(key, 3)
+        sample_key, label_key, noise_key, update_key = jax.random.split(key, 4)
         steps = buffer.sample(replay, sample_key, settings.batch_size, distribution)
         batch, reward = replayed(env, config, replay, steps, label_key)
         way = returns(env, config, replay, steps, batch, reward)
         learner, metrics = agent.update(
-            learner, _inputs(config, statistics, batch, way), update_key
+            learner, _inputs(config, statistics, batch, way, noise_key), update_key
         )
         metrics["replayed_reward"] = jnp.mean(reward)
         metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
@@ -292,8 +314,13 @@ def _inputs(
     statistics: normalizer.NormalizerState,
     transitions: Transition,
     way: Returns,
+    key: Key,
 ) -> Batch:
-    """What the agent sees of transitions [B]: both states under the same goal, normalised."""
+    """What the agent sees of transitions [B]: both states under the same goal, normalised.
+
+    Consumes `key` for the noise on what is observed, if there is any.
+    """
+    now_key, next_key = jax.random.split(key)
 
     def normalized(observation: jax.Array) -> jax.Array:
         return normalizer.inputs(
@@ -301,9 +328,9 @@ def _inputs(
         )
 
     return Batch(
-        inputs=normalized(transitions.observation),
+        inputs=normalized(_noisy(config, transitions.observation, now_key)),
         action=transitions.action,
         reward=way.reward,
         discount=way.discount,
-        next_inputs=normalized(way.next_observation),
+        next_inputs=normalized(_noisy(config, way.next_observation, next_key)),
     )
