@@ -21,6 +21,7 @@ CONFIG = DDPGConfig(
     target_rate=0.1,
     target_period=2,
     action_l2=0.7,
+    average_rate=0.3,
 )
 
 
@@ -51,6 +52,7 @@ def test_updates_equal_the_hand_computed_ones():
     learner = agent.init(jax.random.key(0), INPUTS)
     actor, critic = layers(learner.actor.online), layers(learner.critics.online[0])
     actor_target, critic_target = layers(learner.actor.target), layers(learner.critics.target[0])
+    average = layers(learner.average)
     actor_adam = Adam(actor.params, CONFIG.actor_learning_rate)
     critic_adam = Adam(critic.params, CONFIG.critic_learning_rate)
     for number, batch in enumerate(batches(4), start=1):
@@ -82,7 +84,11 @@ def test_updates_equal_the_hand_computed_ones():
                     0.9 * old + 0.1 * new
                     for old, new in zip(target.params, online.params, strict=True)
                 ]
+        average.params = [
+            0.7 * old + 0.3 * new for old, new in zip(average.params, actor.params, strict=True)
+        ]
         for got, expected in (
+            (learner.average, average),
             (learner.actor.online, actor),
             (learner.actor.target, actor_target),
             (learner.critics.online[0], critic),

@@ -170,6 +170,68 @@ def test_what_the_agent_is_given(config, strategy):
     assert abs(float(metrics["hindsight_ratio"]) - from_achieved.mean()) < 1e-6
 
 
+def test_noise_is_on_what_training_observes_and_on_nothing_else(toy, config):
+    config = with_(
+        config,
+        observation_noise=0.05,
+        batch_size=512,
+        updates_per_cycle=1,
+        random_action_probability=0.0,
+    )
+    kept = []
+
+    class KeepingAgent(DDPG):
+        def update(self, learner, batch, key):
+            kept.append(batch)
+            return super().update(learner, batch, key)
+
+    agent = DDPG(ddpg(config), 2)
+    state = train.init(toy, agent, config, jax.random.key(0))
+    state, *_ = jax.jit(functools.partial(train.cycle, toy, agent, config))(state)
+    episodes = jax.tree.map(
+        lambda x: np.asarray(x[: int(state.buffer.size)]), state.buffer.episodes
+    )
+    np.testing.assert_array_equal(episodes.observation, episodes.achieved_goal)  # stored without
+    with jax.disable_jit():
+        keeping = KeepingAgent(ddpg(config), 2)
+        learner, statistics = state.learner, state.normalizer
+        train.learn(toy, keeping, config, learner, statistics, state.buffer, jax.random.key(7))
+    (batch,) = kept
+    std: Any = statistics.std
+    step = (np.asarray(batch.next_inputs - batch.inputs)[:, :2]) * np.asarray(std["observation"])
+    residue = step - 0.1 * np.clip(batch.action, -1, 1)
+    assert residue.std() == pytest.approx(0.05 * np.sqrt(2), rel=0.1)
+    np.testing.assert_array_equal(batch.next_inputs[:, 2:], batch.inputs[:, 2:])
+    obs = toy.begin(toy.draw(jax.random.key(0))).obs
+
+    def explored(config, key):
+        noise_free = dataclasses.replace(ddpg(config), noise_std=0.0)
+        return train.exploring(DDPG(noise_free, 2), config, learner, statistics, obs, key)
+
+    quiet = with_(config, observation_noise=0.0)
+    keys = jax.random.split(jax.random.key(1), 2)
+    assert not np.allclose(explored(config, keys[0]), explored(config, keys[1]))
+    greedy = train.greedy(agent, config, learner, statistics, obs)
+    np.testing.assert_allclose(explored(quiet, keys[0]), greedy, rtol=1e-5)
+
+
+def test_the_batch_grows_when_it_should(toy, config):
+    class SayingAgent(DDPG):
+        def update(self, learner, batch, key):
+            learner, metrics = super().update(learner, batch, key)
+            return learner, metrics | {"rows": jax.numpy.asarray(batch.reward.size, float)}
+
+    played = config.train.num_envs * toy.horizon
+    config = with_(config, batch_size=8, late_batch_size=24, late_batch_env_steps=2 * played)
+    agent = SayingAgent(ddpg(config), 2)
+    run = jax.jit(functools.partial(train.cycle, toy, agent, config))
+    state, rows = train.init(toy, agent, config, jax.random.key(0)), []
+    for _ in range(4):
+        state, metrics, _ = run(state)
+        rows.append(float(metrics["rows"]))
+    assert rows == [8, 8, 24, 24]
+
+
 def test_normaliser_sees_relabelled_goals(toy, config):
     """The requested goals lie on a ring of radius >= 0.8; the statistics must know smaller ones."""
     relabelling, requested = (
