@@ -72,7 +72,7 @@ class Run:
         self.agent = DDPG(config.agent, env.action_size)
         self.epoch_steps = config.train.cycles_per_epoch * config.train.num_envs * env.horizon
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
-        _require_memory(env, config)
+        require_memory(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -458,16 +458,26 @@ class Clock:
         return result, time.perf_counter() - start
 
 
-def _require_memory(env: GoalEnv, config: Config) -> None:
-    """Refuses a goal buffer that free memory cannot hold, before anything is compiled."""
+def require_memory(env: GoalEnv, config: Config, agents: int = 1) -> None:
+    """Refuses goal buffers that free memory cannot hold, before anything is compiled.
+
+    Args:
+      env: the environment, which says how large an episode is.
+      config: settings, which say how many are stored.
+      agents: how many buffers there will be.
+
+    Raises:
+      UserError: names the capacity that fits.
+    """
     example = jax.eval_shape(lambda: train.example_episode(env))
     episode = sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
     capacity, num_envs = config.replay.capacity, config.train.num_envs
-    needed, free = episode * capacity, _free_bytes()
+    needed, free = agents * episode * capacity, _free_bytes()
     if needed > MAX_MEMORY_SHARE * free:
-        fits = int(MAX_MEMORY_SHARE * free / episode) // num_envs * num_envs
+        fits = int(MAX_MEMORY_SHARE * free / episode / agents) // num_envs * num_envs
+        of = f" of each of {agents} agents" if agents > 1 else ""
         raise UserError(
-            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer and "
+            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer{of} and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
         )
 
