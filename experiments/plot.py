@@ -181,13 +181,13 @@ def alike(runs: Sequence[Path], by: Sequence[str] = ()) -> list[Seeds]:
     found: dict[str, Seeds] = {}
     for run in runs:
         config = launch.read_config(run)
-        settings = _settings(config)
+        values = settings(config)
         for name in by:
-            if name not in settings:
-                raise UserError(f"by: {name!r} is no setting; name some of {', '.join(settings)}")
-        key = json.dumps(settings)
+            if name not in values:
+                raise UserError(f"by: {name!r} is no setting; name some of {', '.join(values)}")
+        key = json.dumps(values)
         members = found[key].runs if key in found else ()
-        found[key] = Seeds((*members, run), _title(config, by), settings, "")
+        found[key] = Seeds((*members, run), _title(config, by), values, "")
     return [
         dataclasses.replace(seeds, label=_label(seeds.settings, by or _differing(members)))
         for members in _panels(list(found.values())).values()
@@ -195,7 +195,7 @@ def alike(runs: Sequence[Path], by: Sequence[str] = ()) -> list[Seeds]:
     ]
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def settings(config: Config) -> dict[str, Any]:
     """What an evaluation depends on, by the names of train.py's options, without the seed."""
     lasting = {name.rpartition(".")[2]: value for name, value in config.lasting().items()}
     del lasting["seed"]
