@@ -74,7 +74,7 @@ class Run:
         self.epoch_steps = episodes * env.horizon * config.env.action_repeat
         self.eval_steps = config.train.eval_episodes * env.horizon * config.env.action_repeat
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
-        _require_memory(env, config)
+        require_memory(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -83,26 +83,10 @@ class Run:
           UserError: if the folder already exists, the reward fails its test, or there are not as
             many held-out goals as the settings ask for.
         """
-        goals = self._prepare()
-        if self.folder.exists():
-            is_run = (self.folder / checkpoint.FOLDER).is_dir()
-            resume = f", or go on with --resume {self.folder}" if is_run else ""
-            raise UserError(f"out: {self.folder} already exists; name a new folder{resume}")
-        try:
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"out: {self.folder} cannot be made ({error}); name another") from None
-        metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())
-        about = {
-            "task": self.config.env.task,
-            "goal": evaluate.goal_settings(self.env.goal_spec),
-            "settings": self.config.lasting(),
-            "wall_s": 0.0,
-            "compile_s": 0.0,
-            "commits": [],
-        }
-        clock = _Clock(0.0)
-        with self._compiling("the initial state", about):
+        goals = self.prepare()
+        about = self.create()
+        clock = Clock(0.0)
+        with self.compiling("the initial state", about):
             state = jax.jit(self._init)(jax.random.key(self.config.seed))
         return self._loop(0, state, about, goals, clock)
 
@@ -112,7 +96,50 @@ class Run:
         Raises:
           UserError: if there is no checkpoint, it does not fit, or nothing is left to train.
         """
-        goals = self._prepare()
+        goals = self.prepare()
+        epoch, state, about = self.reopen()
+        return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
+
+    def prepare(self) -> GoalSet:
+        """Tests the reward and reads the held-out goals, before anything is written or compiled.
+
+        Raises:
+          UserError: if the reward fails its test, or there are too few held-out goals.
+        """
+        reward.require(self.env)
+        return goal_set.standard(self.env, self.config.train.eval_episodes)
+
+    def create(self) -> dict[str, Any]:
+        """Makes the folder; returns the plain values that every checkpoint carries.
+
+        Raises:
+          UserError: if the folder already exists or cannot be made.
+        """
+        if self.folder.exists():
+            is_run = (self.folder / checkpoint.FOLDER).is_dir()
+            resume = f", or go on with --resume {self.folder}" if is_run else ""
+            raise UserError(f"out: {self.folder} already exists; name a new folder{resume}")
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"out: {self.folder} cannot be made ({error}); name another") from None
+        metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())
+        return {
+            "task": self.config.env.task,
+            "goal": evaluate.goal_settings(self.env.goal_spec),
+            "settings": self.config.lasting(),
+            "wall_s": 0.0,
+            "compile_s": 0.0,
+            "agents_in_program": 1,
+            "commits": [provenance.commit()],
+        }
+
+    def reopen(self) -> tuple[int, train.TrainState, dict[str, Any]]:
+        """Epoch, state and plain values of the latest checkpoint; later lines are dropped.
+
+        Raises:
+          UserError: if there is no checkpoint, it does not fit, or nothing is left to train.
+        """
         epoch, state, about = self.restore()
         finished = (self.folder / metrics.SUMMARY).exists() and epoch == self.epochs
         if epoch > self.epochs or finished:
@@ -125,7 +152,8 @@ class Run:
         for name in (metrics.SUMMARY, record.JSON, record.MARKDOWN, record.LOG):
             (self.folder / name).unlink(missing_ok=True)  # of the shorter run
         metrics.rewind(self.folder, epoch)
-        return self._loop(epoch, state, about, goals, _Clock(about["wall_s"]))
+        about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
+        return epoch, state, about
 
     def restore(self) -> tuple[int, train.TrainState, dict[str, Any]]:
         """Epoch, state and plain values of the latest checkpoint.
@@ -205,58 +233,64 @@ class Run:
     ) -> tuple[train.TrainState, dict[str, jax.Array], train.Drawn]:
         return train.epoch(self.env, self.agent, self.config, state)
 
-    def _prepare(self) -> GoalSet:
-        """Tests the reward and reads the held-out goals, before anything is written or compiled."""
-        reward.require(self.env)
-        return goal_set.standard(self.env, self.config.train.eval_episodes)
-
     def _loop(
         self,
         done: int,
         state: train.TrainState,
         about: dict[str, Any],
         goals: GoalSet,
-        clock: _Clock,
+        clock: Clock,
     ) -> tuple[train.TrainState, dict[str, Any]]:
         """Epochs after `done` until the last, each evaluated, logged and perhaps saved."""
-        about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
         pay = replay.scorer(self.env.reward)
         run_epoch, run_evaluation = self._compile(state, goals, about)
-        self.console.print("compiling and playing the no-action floor ...")
-        floor = self.floor(goals)
-        self._print_floor(floor, goals)
+        floor = self.announce(goals)
         with self._progress(done, floor) as show:
             for epoch in range(done + 1, self.epochs + 1):
                 (state, values, drawn), train_s = clock.timed(run_epoch, state)
-                _require_finite({"env_steps": state.env_steps, **values}, self.folder)
-                audited, audit_s = clock.timed(self._check, state, drawn, goals, pay)
+                audited, audit_s = clock.timed(self.check, state, values, drawn, goals, pay)
                 outcome, eval_s = clock.timed(run_evaluation, state, goals.starts)
                 about["wall_s"] = clock.total()
                 seconds = {"train_s": train_s, "audit_s": audit_s, "eval_s": eval_s}
-                line = self._line(epoch, state, values | audited, outcome, seconds)
-                _require_finite(line, self.folder)
-                line["wall_s"] = about["wall_s"]
-                metrics.append(self.folder, line)
-                show(line)
-                if epoch % self.config.train.checkpoint_period == 0 or epoch == self.epochs:
-                    checkpoint.save(self.folder, epoch, state, about)
-        self.console.print("auditing ...")
-        audit = self.audit(state, about, goals)
-        about["wall_s"] = clock.total()
-        summary = self._summary(metrics.read(self.folder), about, audit)
-        metrics.write_json(self.folder / metrics.SUMMARY, summary)
-        return state, summary
+                show(self.log(epoch, state, values | audited, outcome, seconds, about))
+        return state, self.finish(state, about, goals, clock)
 
-    def _check(
-        self, state: train.TrainState, drawn: train.Drawn, goals: GoalSet, pay: relabelling.Scorer
+    def announce(self, goals: GoalSet) -> float:
+        """Plays the no-action floor, says what success means, and returns the floor."""
+        self.console.print("compiling and playing the no-action floor ...")
+        floor = self.floor(goals)
+        spec = self.env.goal_spec
+        self.console.print(
+            f"success: {spec.name} within {spec.tolerance} {spec.units} at the {spec.scored_at}, "
+            f"on {goals.episodes} held-out requested goals (set {goals.sha256[:16]}); "
+            f"doing nothing scores {floor:.3f}"
+        )
+        return floor
+
+    def check(
+        self,
+        state: train.TrainState,
+        values: dict[str, Any],
+        drawn: train.Drawn,
+        goals: GoalSet,
+        pay: relabelling.Scorer,
     ) -> dict[str, float]:
         """The auditor's look at an epoch.
 
         Goals out of bounds are counted; they say that a simulation broke, not a sampler.
 
+        Args:
+          state: after the epoch.
+          values: the epoch's metrics.
+          drawn: rows that the learner has learned from.
+          goals: the held-out set.
+          pay: `replay.scorer` of the environment's reward.
+
         Raises:
-          UserError: if relabelling broke a rule, or training asked for a held-out goal.
+          UserError: if training diverged, relabelling broke a rule, or training asked for a
+            held-out goal.
         """
+        _require_finite({"env_steps": state.env_steps, **values}, self.folder)
         train_config = self.config.train
         newest = train_config.cycles_per_epoch * train_config.num_envs
         self.require_disjoint(goals, state, newest)
@@ -271,13 +305,54 @@ class Run:
             "audited_rows_out_of_bounds": outside,
         }
 
+    def log(
+        self,
+        epoch: int,
+        state: train.TrainState,
+        values: dict[str, Any],
+        outcome: evaluate.Outcome,
+        seconds: dict[str, float],
+        about: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Writes and returns the line of an epoch, and saves a checkpoint where one is due.
+
+        Args:
+          epoch: which one, from 1.
+          state: after the epoch.
+          values: the epoch's metrics, the audit's included.
+          outcome: of the evaluation.
+          seconds: what training, audit and evaluation took.
+          about: plain values of a checkpoint, `wall_s` up to date.
+
+        Raises:
+          UserError: if a figure is not finite.
+        """
+        line = self._line(epoch, state, values, outcome, seconds)
+        _require_finite(line, self.folder)
+        line["wall_s"] = about["wall_s"]
+        metrics.append(self.folder, line)
+        if epoch % self.config.train.checkpoint_period == 0 or epoch == self.epochs:
+            checkpoint.save(self.folder, epoch, state, about)
+        return line
+
+    def finish(
+        self, state: train.TrainState, about: dict[str, Any], goals: GoalSet, clock: Clock
+    ) -> dict[str, Any]:
+        """Audits the final state, and writes and returns the summary."""
+        self.console.print("auditing ...")
+        audit = self.audit(state, about, goals)
+        about["wall_s"] = clock.total()
+        summary = self._summary(metrics.read(self.folder), about, audit)
+        metrics.write_json(self.folder / metrics.SUMMARY, summary)
+        return summary
+
     def _compile(
         self, state: train.TrainState, goals: GoalSet, about: dict[str, Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The compiled epoch, its argument donated, and the compiled evaluation."""
-        with self._compiling("training", about):
+        with self.compiling("training", about):
             run_epoch = jax.jit(self._epoch, donate_argnums=0).lower(state).compile()
-        with self._compiling("evaluation", about):
+        with self.compiling("evaluation", about):
             run_evaluation = jax.jit(self.evaluate).lower(state, goals.starts).compile()
         return run_epoch, run_evaluation
 
@@ -323,6 +398,7 @@ class Run:
             "updates": last["updates"],
             "wall_s": about["wall_s"],
             "compile_s": about["compile_s"],
+            "agents_in_program": about.get("agents_in_program", 1),
             "sim_steps_per_s": float(np.median([line["sim_steps_per_s"] for line in lines])),
             "train_steps_per_s": float(np.median([line["train_steps_per_s"] for line in lines])),
             "requested_goal_success_best": max(line["requested_goal_success"] for line in lines),
@@ -336,7 +412,7 @@ class Run:
         }
 
     @contextmanager
-    def _compiling(self, what: str, about: dict[str, Any]) -> Iterator[None]:
+    def compiling(self, what: str, about: dict[str, Any]) -> Iterator[None]:
         """Says that a compile starts and how long it took."""
         self.console.print(f"compiling {what} ...")
         start = time.perf_counter()
@@ -344,14 +420,6 @@ class Run:
         seconds = time.perf_counter() - start
         about["compile_s"] += seconds
         self.console.print(f"... {seconds:.1f} s")
-
-    def _print_floor(self, floor: float, goals: GoalSet) -> None:
-        spec = self.env.goal_spec
-        self.console.print(
-            f"success: {spec.name} within {spec.tolerance} {spec.units} at the {spec.scored_at}, "
-            f"on {goals.episodes} held-out requested goals (set {goals.sha256[:16]}); "
-            f"doing nothing scores {floor:.3f}"
-        )
 
     @contextmanager
     def _progress(self, epoch: int, floor: float) -> Iterator[Any]:
@@ -379,7 +447,7 @@ class Run:
             yield show
 
 
-class _Clock:
+class Clock:
     """Wall-clock seconds, of single calls and since the run began."""
 
     def __init__(self, before: float) -> None:
@@ -387,6 +455,7 @@ class _Clock:
         self._began = time.perf_counter() - before
 
     def total(self) -> float:
+        """Seconds since the run began, earlier sittings included."""
         return time.perf_counter() - self._began
 
     def timed(self, function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -396,16 +465,26 @@ class _Clock:
         return result, time.perf_counter() - start
 
 
-def _require_memory(env: GoalEnv, config: Config) -> None:
-    """Refuses a goal buffer that free memory cannot hold, before anything is compiled."""
+def require_memory(env: GoalEnv, config: Config, agents: int = 1) -> None:
+    """Refuses goal buffers that free memory cannot hold, before anything is compiled.
+
+    Args:
+      env: the environment, which says how large an episode is.
+      config: settings, which say how many are stored.
+      agents: how many buffers there will be.
+
+    Raises:
+      UserError: names the capacity that fits.
+    """
     example = jax.eval_shape(lambda: train.example_episode(env))
     episode = sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
     capacity, num_envs = config.replay.capacity, config.train.num_envs
-    needed, free = episode * capacity, _free_bytes()
+    needed, free = agents * episode * capacity, _free_bytes()
     if needed > MAX_MEMORY_SHARE * free:
-        fits = int(MAX_MEMORY_SHARE * free / episode) // num_envs * num_envs
+        fits = int(MAX_MEMORY_SHARE * free / episode / agents) // num_envs * num_envs
+        of = f" of each of {agents} agents" if agents > 1 else ""
         raise UserError(
-            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer and "
+            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer{of} and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
         )
 

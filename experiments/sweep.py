@@ -1,0 +1,421 @@
+"""Trains seeds x settings: `python experiments/sweep.py TASK --seeds 0 1 2 --grid k=4,8 [options]`.
+
+    python experiments/sweep.py fetch-push --grid strategy=future,final k=4,8 --env-steps 200000
+    python experiments/sweep.py fetch-push --grid "hidden=64 64,256 256"
+    python experiments/sweep.py fetch-push --figure strategies --seeds 0 1 2 3 4
+    python experiments/sweep.py --resume runs/SWEEP
+
+Settings are named and typed as options of train.py, and every option of train.py but `--seed` sets
+the base that the grid changes. The seeds of a setting are one compiled program (`her_jax.group`);
+settings follow each other. OUT, printed first, gets
+
+    SETTING-seedN/  an ordinary run folder each: plot.py, table.py, audit.py, ... read it
+    sweep.json      settings, seeds, and command, commit, device and seconds of every sitting
+    curves.png      median and interquartile band of every setting
+    figure.png      with `--figure`: success over the number that the figure varies, if it does
+    table.md        success at the end with its interval
+
+`--resume OUT` skips finished runs and goes on with the others from their checkpoints; a run folder
+without a checkpoint holds nothing that could be lost, and is made anew. Seconds of a sitting count
+until its last finished setting.
+
+Figures of the literature, on any task:
+
+    strategies  relabelling strategies x k: Andrychowicz et al. 2017 (arXiv:1707.01495), figure 6
+    rewards     sparse and dense reward, with and without hindsight: the four configurations of
+                Plappert et al. 2018 (arXiv:1802.09464)
+    updates     25 to 200 updates for each round of episodes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import launch
+import plot
+import presets
+import train
+from her_jax import group, metrics, provenance
+from her_jax.config import Config
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from her_jax.types import GoalEnv
+
+SWEEP = "sweep.json"
+CURVES, FIGURE, TABLE = "curves.png", "figure.png", "table.md"
+
+Grid = tuple[str, ...]
+"""Words like "k=4,8": a setting and its values."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A figure of the literature.
+
+    Attributes:
+      grids: each a cross product; all of them together are the settings.
+      against: the number on its horizontal axis, if that is not time.
+    """
+
+    grids: tuple[Grid, ...]
+    against: str | None = None
+
+
+FIGURES = {
+    "strategies": Recipe(
+        (("strategy=none",), ("strategy=future,final,episode,random", "k=1,2,4,8,16")), "k"
+    ),
+    "rewards": Recipe((("reward=sparse,dense", "strategy=future,none"),)),
+    "updates": Recipe((("updates_per_cycle=25,50,100,200",),)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train seeds x settings; every option of train.py but --seed sets the base."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of every setting."""
+    grid: Grid = ()
+    """Settings to cross, each with its values: strategy=future,final k=4,8."""
+    figure: str | None = None
+    """Settings of a figure instead: "strategies", "rewards" or "updates"."""
+    batch: str = "auto"
+    """Seeds of a program one after the other ("map"), at once ("vmap"), or as the device suits."""
+    out: Path | None = None
+    """Folder to make; default runs/TASK-sweep-TIME."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """Go on with an interrupted sweep."""
+
+    resume: Path
+    """Folder of the sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One point of a grid.
+
+    Attributes:
+      changes: setting -> value, as typed.
+      config: what they make of the base; its seed is not used.
+    """
+
+    changes: dict[str, str]
+    config: Config
+
+    @property
+    def label(self) -> str:
+        """Of its run folders, e.g. "strategy=future,k=4"; the task without a change."""
+        words = [f"{name}={value.replace(' ', 'x')}" for name, value in self.changes.items()]
+        tasks = {name: word for word, name in presets.TASKS.items()}
+        return ",".join(words) or tasks[self.config.env.task]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is trained.
+
+    Attributes:
+      settings: with different labels.
+      seeds: of every setting.
+      batch: one of `group.BATCHES`.
+      against: see `Recipe`.
+    """
+
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    batch: str
+    against: str | None = None
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """Names of all settings that the sweep changes."""
+        return tuple(dict.fromkeys(name for setting in self.settings for name in setting.changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for sweep.json."""
+        return {
+            "seeds": list(self.seeds),
+            "batch": self.batch,
+            "against": self.against,
+            "settings": [
+                {"changes": setting.changes, "config": setting.config.to_dict()}
+                for setting in self.settings
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Sweep:
+        """Inverse of `to_dict`.
+
+        Raises:
+          UserError: if a configuration is of another version.
+        """
+        settings = tuple(
+            Setting(entry["changes"], Config.from_dict(entry["config"]))
+            for entry in values["settings"]
+        )
+        return cls(settings, tuple(values["seeds"]), values["batch"], values["against"])
+
+
+def main() -> None:
+    """Parses the command line, trains, and draws and prints what came of it."""
+    words = sys.argv[1:]
+    if any(word == "--resume" or word.startswith("--resume=") for word in words):
+        folder = tyro.cli(Resume, prog="sweep.py", args=words).resume
+        values = read(folder)
+        sweep, sittings = Sweep.from_dict(values), values["sittings"]
+        groups = bind(sweep, folder)
+        _clear(groups)
+    else:
+        sweep, out = parse(words)
+        folder, sittings = out or default_folder(sweep), []
+        groups = bind(sweep, folder)
+        _create(folder)
+    launch.console.print(
+        f"sweep folder: {folder}; {len(sweep.settings)} settings x {len(sweep.seeds)} seeds"
+    )
+    stopped = fit(sweep, groups, folder, sittings)
+    launch.console.print(report(sweep, groups, folder), markup=False)
+    launch.console.print(f"total {sittings[-1]['wall_s']:.1f} s; results in {folder}")
+    if stopped:
+        raise UserError(
+            f"{len(stopped)} runs have stopped; the first: {next(iter(stopped.values()))}"
+        )
+
+
+def parse(words: list[str]) -> tuple[Sweep, Path | None]:
+    """TASK first, then options of the sweep and of train.py; returns the sweep and `--out`.
+
+    Raises:
+      UserError: names the setting or the value that does not fit.
+    """
+    task = [word for word in words[:1] if not word.startswith("-")]
+    options, base = tyro.cli(
+        Options,
+        prog="sweep.py TASK",
+        description=f"Train seeds x settings; TASK is {', '.join(presets.TASKS)}. Every option of "
+        "`train.py TASK --help` but --seed sets the base. `sweep.py --resume SWEEP` goes on with "
+        "an interrupted sweep.",
+        args=words[len(task) :],
+        return_unknown_args=True,
+    )
+    if any(word == "--seed" or word.startswith("--seed=") for word in base):
+        raise UserError("seed: a sweep has several; give --seeds 0 1 2")
+    group.resolve(options.batch)
+    seeds = options.seeds
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds: {seeds} are not different ones; give e.g. --seeds 0 1 2")
+    if options.figure is not None and options.grid:
+        raise UserError("figure, grid: both given; a figure brings its own settings")
+    if options.figure is not None and options.figure not in FIGURES:
+        raise UserError(
+            f"figure: {options.figure!r} is unknown; choose one of {', '.join(FIGURES)}"
+        )
+    recipe = Recipe((options.grid,)) if options.figure is None else FIGURES[options.figure]
+    plain = train.parse([*task, *base]).config
+    names = [name for name in plot.settings(plain) if name != "task"]
+    settings = tuple(
+        Setting(changes, _changed([*task, *base], changes))
+        for grid in recipe.grids
+        for changes in cross(grid, names)
+    )
+    for setting in settings:
+        for seed in seeds:
+            dataclasses.replace(setting.config, seed=seed)  # refuses a seed out of range
+    _require_different(settings)
+    return Sweep(settings, seeds, options.batch, recipe.against), options.out
+
+
+def cross(grid: Grid, names: Iterable[str]) -> list[dict[str, str]]:
+    """The cross product of a grid: setting -> value, as typed, for each of its points.
+
+    Args:
+      grid: words like "k=4,8"; of a value with spaces each word counts, as in "hidden=64 64".
+      names: of all settings.
+
+    Raises:
+      UserError: if a word has no values, or names no setting or one that was named before.
+    """
+    axes: dict[str, list[str]] = {}
+    for word in grid:
+        name, equals, values = word.partition("=")
+        name = name.replace("-", "_")
+        listed = [value.strip() for value in values.split(",")]
+        if not equals or not all(listed):
+            raise UserError(f"grid: {word!r} is no setting with values; give e.g. k=4,8")
+        if name == "seed":
+            raise UserError("grid: 'seed' is no setting of a grid; give --seeds 0 1 2")
+        if name not in names:
+            raise UserError(f"grid: {name!r} is no setting; choose some of {', '.join(names)}")
+        if name in axes:
+            raise UserError(f"grid: {name!r} is named twice; list its values once")
+        axes[name] = listed
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def bind(sweep: Sweep, folder: Path) -> list[list[Run]]:
+    """For each setting the runs of its seeds; those of equal `config.env` share an environment."""
+    envs: dict[Any, GoalEnv] = {}
+    groups = []
+    for setting in sweep.settings:
+        config = setting.config
+        if config.env not in envs:
+            envs[config.env] = launch.bind(config, folder).env
+        groups.append(
+            [
+                Run(
+                    envs[config.env],
+                    dataclasses.replace(config, seed=seed),
+                    folder / f"{setting.label}-seed{seed}",
+                    launch.console,
+                )
+                for seed in sweep.seeds
+            ]
+        )
+    return groups
+
+
+def fit(
+    sweep: Sweep, groups: Sequence[Sequence[Run]], folder: Path, sittings: list[dict[str, Any]]
+) -> dict[Path, str]:
+    """Trains setting after setting and keeps sweep.json up to date.
+
+    Args:
+      sweep: what is trained.
+      groups: its runs.
+      folder: of the sweep.
+      sittings: what sweep.json says of earlier ones; this one is added.
+
+    Returns:
+      Folder of each run that stopped, and why.
+    """
+    began = time.perf_counter()
+    sitting: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
+        "batch": group.resolve(sweep.batch),
+        "commit": provenance.commit(),
+        "device": provenance.device(),
+        "versions": provenance.versions(),
+        "wall_s": 0.0,
+        "stopped": {},
+    }
+    sittings.append(sitting)
+    write(sweep, folder, sittings)
+    for number, (setting, runs) in enumerate(zip(sweep.settings, groups, strict=True), 1):
+        launch.console.print(f"setting {number} of {len(groups)}: {setting.label}")
+        stopped = group.fit(runs, sweep.batch)
+        sitting["stopped"] |= {path.name: reason for path, reason in stopped.items()}
+        sitting["wall_s"] = time.perf_counter() - began
+        write(sweep, folder, sittings)
+    return {folder / name: reason for name, reason in sitting["stopped"].items()}
+
+
+def report(sweep: Sweep, groups: Sequence[Sequence[Run]], folder: Path) -> str:
+    """Draws the pictures of the runs that have an epoch, and writes and returns the table."""
+    runs = [run.folder for runs in groups for run in runs if _epochs(run)]
+    if not runs:
+        return "no run has an epoch"
+    plot.curves(runs, folder / CURVES, sweep.by)
+    if sweep.against is not None:
+        plot.over_setting(runs, folder / FIGURE, sweep.against, sweep.by)
+    table = plot.summary_table(runs, sweep.by)
+    metrics.write_text(folder / TABLE, table + "\n")
+    return table
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The sweep.json of a sweep.
+
+    Raises:
+      UserError: if the folder holds none, or it is damaged.
+    """
+    if not (folder / SWEEP).is_file():
+        raise UserError(f"sweep: {folder} holds no {SWEEP}; give a folder that sweep.py made")
+    values = metrics.read_json(folder / SWEEP)
+    missing = {"settings", "seeds", "batch", "against", "sittings"} - values.keys()
+    if missing:
+        raise UserError(f"sweep: {folder / SWEEP} lacks {', '.join(sorted(missing))}; restore it")
+    return values
+
+
+def write(sweep: Sweep, folder: Path, sittings: list[dict[str, Any]]) -> None:
+    """Writes sweep.json."""
+    metrics.write_json(folder / SWEEP, sweep.to_dict() | {"sittings": sittings})
+
+
+def default_folder(sweep: Sweep) -> Path:
+    """runs/TASK-sweep-TIME below the current folder."""
+    task = Setting({}, sweep.settings[0].config).label
+    return Path("runs") / f"{task}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _create(folder: Path) -> None:
+    if folder.exists():
+        resume = f", or go on with --resume {folder}" if (folder / SWEEP).is_file() else ""
+        raise UserError(f"out: {folder} already exists; name a new folder{resume}")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"out: {folder} cannot be made ({error}); name another") from None
+
+
+def _clear(groups: Sequence[Sequence[Run]]) -> None:
+    """Removes run folders in which nothing has been saved."""
+    for run in itertools.chain(*groups):
+        if run.folder.is_dir() and not group.finished(run) and not group.has_checkpoint(run):
+            shutil.rmtree(run.folder)
+
+
+def _changed(words: list[str], changes: dict[str, str]) -> Config:
+    """What train.py makes of its words and of the changes.
+
+    Raises:
+      UserError: names the change that does not fit.
+    """
+    flags = [[f"--{name.replace('_', '-')}", *value.split()] for name, value in changes.items()]
+    silence = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(silence), contextlib.redirect_stdout(silence):
+            return train.parse([*words, *itertools.chain(*flags)]).config
+    except SystemExit:
+        given = ", ".join(f"{name}={value}" for name, value in changes.items())
+        raise UserError(
+            f"grid: {given} does not fit; `train.py {words[0]} --help` says what options take"
+        ) from None
+
+
+def _require_different(settings: Sequence[Setting]) -> None:
+    """Refuses settings that are the same once parsed, e.g. k=4 and k=4.0."""
+    seen: dict[Config, str] = {}
+    for setting in settings:
+        if setting.config in seen:
+            raise UserError(
+                f"grid: {seen[setting.config]} and {setting.label} are one setting; name it once"
+            )
+        seen[setting.config] = setting.label
+
+
+def _epochs(run: Run) -> bool:
+    """Whether the run has logged an epoch."""
+    path = run.folder / metrics.METRICS
+    return path.is_file() and path.stat().st_size > 0
+
+
+if __name__ == "__main__":
+    launch.guarded(main)

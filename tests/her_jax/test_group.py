@@ -1,0 +1,132 @@
+"""Several seeds as one program."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from conftest import SILENT, same, with_
+from her_jax import group, metrics
+from her_jax.config import Config
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from toy import PointEnv
+
+SECONDS = {
+    *("wall_s", "train_s", "eval_s", "audit_s", "compile_s"),
+    *("train_steps_per_s", "sim_steps_per_s", "audit_share_of_time", "agents_in_program"),
+}
+"""What a run in a group may say otherwise than the same run alone."""
+
+
+def runs_of(config: Config, folder, seeds=(0, 1, 2)) -> list[Run]:
+    """One environment, a folder for each seed."""
+    env = PointEnv()
+    return [
+        Run(env, with_(config, seed=seed), folder / f"point-seed{seed}", SILENT) for seed in seeds
+    ]
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
+    """Three seeds of the toy, trained by one program, in the way of a CPU."""
+    from conftest import tiny_config
+
+    folder = tmp_path_factory.mktemp("group")
+    assert group.fit(runs_of(tiny_config(), folder), "map") == {}
+    return folder
+
+
+def without_seconds(values: dict) -> dict:
+    return {name: value for name, value in values.items() if name not in SECONDS}
+
+
+def test_a_seed_of_a_group_is_its_single_run_bit_for_bit(mapped, config, finished, tmp_path):
+    """Lines of every epoch, the whole final state, the summary and the audit."""
+    alone = Run(PointEnv(), with_(config, seed=2), tmp_path / "alone", SILENT)
+    singles = {0: finished, 2: (*alone.start(), alone.folder)}
+    for seed, (state, summary, folder) in singles.items():
+        run = runs_of(config, mapped)[seed]
+        epoch, together, about = run.restore()
+        assert epoch == 4 and about["agents_in_program"] == 3
+        assert same(together, state)
+        lines = zip(metrics.read(run.folder), metrics.read(folder), strict=True)
+        for one, other in lines:
+            assert without_seconds(one) == without_seconds(other)
+        saved = json.loads((run.folder / "summary.json").read_text())
+        assert without_seconds(saved) == without_seconds(summary)
+        for name in ("audit.json", "audit.md", "config.json"):
+            assert (run.folder / name).read_text() == (folder / name).read_text()
+    assert not same(*(runs_of(config, mapped)[i].restore()[1].learner for i in (0, 2)))
+
+
+def test_every_seed_has_an_ordinary_folder(mapped, config, finished):
+    for run in runs_of(config, mapped):
+        names = {path.name for path in run.folder.iterdir()}
+        assert names == {path.name for path in finished[2].iterdir()}
+        assert [line["epoch"] for line in metrics.read(run.folder)] == [1, 2, 3, 4]
+        assert sum(line["audited_rows"] for line in metrics.read(run.folder)) == 4 * 3 * 4
+        summary = metrics.read_json(run.folder / metrics.SUMMARY)
+        assert summary.keys() == finished[1].keys() and summary["agents_in_program"] == 3
+
+
+def test_vmap_trains_the_same_agents_up_to_rounding(mapped, config, tmp_path):
+    assert group.fit(runs_of(with_(config, env_steps=240), tmp_path), "vmap") == {}
+    for run in runs_of(config, tmp_path):
+        (line,) = metrics.read(run.folder)
+        first = metrics.read(mapped / run.folder.name)[0]
+        assert line["critic_loss"] == pytest.approx(first["critic_loss"], rel=1e-3)
+        assert line["policy_value"] == pytest.approx(first["policy_value"], rel=1e-3)
+
+
+def test_interrupted_groups_end_where_uninterrupted_ones_do(mapped, config, tmp_path):
+    """Killed between the checkpoints of two seeds, and before that of a third."""
+    half, whole = with_(config, env_steps=480), runs_of(config, mapped)
+    for run in runs_of(half, tmp_path, (0, 1)):
+        shutil.copytree(mapped / run.folder.name, run.folder)
+    (tmp_path / "point-seed0" / "summary.json").unlink()  # trained, not yet audited
+    shutil.rmtree(tmp_path / "point-seed1")
+    group.fit(runs_of(half, tmp_path, (1,)), "map")
+    (tmp_path / "point-seed1" / "summary.json").unlink()
+    assert group.fit(runs_of(config, tmp_path), "map") == {}
+    for run, reference in zip(runs_of(config, tmp_path), whole, strict=True):
+        assert same(run.restore()[1], reference.restore()[1])
+        assert [line["epoch"] for line in metrics.read(run.folder)] == [1, 2, 3, 4]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert group.fit(runs_of(config, tmp_path), "map") == {}  # nothing is left to do
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_seed_that_stops_leaves_the_others_to_go_on(mapped, config, tmp_path, monkeypatch):
+    check = Run.check
+
+    def refuse(run, state, *rest):
+        if run.config.seed == 1 and int(state.env_steps) == 480:
+            raise UserError("training: critic_loss not finite")
+        return check(run, state, *rest)
+
+    monkeypatch.setattr(Run, "check", refuse)
+    stopped = group.fit(runs_of(config, tmp_path), "map")
+    assert stopped == {tmp_path / "point-seed1": "training: critic_loss not finite"}
+    assert len(metrics.read(tmp_path / "point-seed1")) == 1
+    assert not (tmp_path / "point-seed1" / "summary.json").exists()
+    for seed in (0, 2):
+        ours, theirs = (runs_of(config, folder)[seed] for folder in (tmp_path, mapped))
+        assert same(ours.restore()[1], theirs.restore()[1])
+
+
+def test_what_one_program_cannot_train_is_refused(config, tmp_path):
+    runs = [*runs_of(config, tmp_path, (0,)), *runs_of(with_(config, k=1.0), tmp_path, (1,))]
+    with pytest.raises(UserError, match="differ in more than the seed"):
+        group.fit(runs)
+    with pytest.raises(UserError, match="batch: 'pmap' is unknown; choose one of auto, map, vmap"):
+        group.fit(runs_of(config, tmp_path), "pmap")
+    with pytest.raises(UserError, match="goal buffer of each of 3 agents"):
+        runs = runs_of(config, tmp_path)
+        monstrous = with_(config, capacity=2**33)
+        for run in runs:
+            run.config = with_(monstrous, seed=run.config.seed)
+        group.fit(runs)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,257 @@
+"""experiments/sweep.py and the plots of several seeds, on the toy; the programs' bits are in
+her_jax/test_group.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launch
+import plot
+import sweep
+import train
+from conftest import REPO, SILENT, with_
+from her_jax import metrics
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from toy import PointEnv
+
+TINY = [
+    *("--env-steps", "60", "--num-envs", "2", "--cycles-per-epoch", "1"),
+    *("--updates-per-cycle", "2", "--batch-size", "8", "--capacity", "4"),
+    *("--eval-episodes", "4", "--checkpoint-period", "1", "--hidden", "8"),
+]
+GRID = ["--seeds", "0", "1", "--grid", "strategy=future,none"]
+
+
+def bind_toy(config, folder):
+    return Run(PointEnv(), config, folder, SILENT)
+
+
+def command(monkeypatch, *words: str) -> None:
+    """Runs sweep.py with the toy in the place of every task."""
+    monkeypatch.setattr(launch, "bind", bind_toy)
+    monkeypatch.setattr(launch, "console", SILENT)
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
+    sweep.main()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Path:
+    """Two settings of two seeds."""
+    folder = tmp_path_factory.mktemp("sweep") / "s"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        command(monkeypatch, "fetch-reach", *TINY, *GRID, "--out", str(folder))
+    return folder
+
+
+def test_a_sweep_leaves_run_folders_and_says_what_it_was(swept):
+    names = {path.name for path in swept.iterdir()}
+    runs = {f"strategy={s}-seed{i}" for s in ("future", "none") for i in (0, 1)}
+    assert names == runs | {"sweep.json", "curves.png", "table.md"}
+    for name in runs:
+        summary = metrics.read_json(swept / name / metrics.SUMMARY)
+        config = launch.read_config(swept / name)
+        assert summary["env_steps"] == 60 and summary["agents_in_program"] == 2
+        assert name == f"strategy={config.replay.strategy}-seed{config.seed}"
+        assert (swept / name / "audit.md").is_file() and (swept / name / "checkpoints").is_dir()
+    about = json.loads((swept / "sweep.json").read_text())
+    (sitting,) = about["sittings"]
+    assert "fetch-reach" in sitting["command"] and sitting["batch"] in ("map", "vmap")
+    assert {"commit", "device", "versions"} <= set(sitting) and sitting["wall_s"] > 0
+    assert about["seeds"] == [0, 1] and sitting["stopped"] == {}
+    assert [entry["changes"]["strategy"] for entry in about["settings"]] == ["future", "none"]
+    assert "| strategy=future | 0, 1 | 60 |" in (swept / "table.md").read_text()
+
+
+def test_resume_makes_what_is_missing_and_touches_nothing_else(swept, tmp_path, monkeypatch):
+    folder = tmp_path / "s"
+    shutil.copytree(swept, folder)
+    audited, begun = folder / "strategy=none-seed0", folder / "strategy=none-seed1"
+    (audited / metrics.SUMMARY).unlink()
+    shutil.rmtree(begun / "checkpoints")
+    (begun / metrics.SUMMARY).unlink()
+    whole = sorted(folder.glob("strategy=future*/*"))
+    before = {path: path.stat().st_mtime_ns for path in whole}
+    command(monkeypatch, "--resume", str(folder))
+    assert {path: path.stat().st_mtime_ns for path in whole} == before
+    for run in (audited, begun):
+        ours, theirs = (metrics.read(parent / run.name) for parent in (folder, swept))
+        assert [line["requested_goal_success"] for line in ours] == [
+            line["requested_goal_success"] for line in theirs
+        ]
+        assert (run / metrics.SUMMARY).is_file()
+    assert len(sweep.read(folder)["sittings"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "task: none given; name one of fetch-reach"),
+        ("fetch-pull", "task: 'fetch-pull' is unknown"),
+        ("fetch-push --grid kk=1,2", "grid: 'kk' is no setting; choose some of"),
+        ("fetch-push --grid env_steps=1,2", "grid: 'env_steps' is no setting; choose some of"),
+        ("fetch-push --grid k", "grid: 'k' is no setting with values; give e.g. k=4,8"),
+        ("fetch-push --grid k=4,", "grid: 'k=4,' is no setting with values"),
+        ("fetch-push --grid k=4,abc", "grid: k=abc does not fit; `train.py fetch-push --help`"),
+        ("fetch-push --grid k=4,-1", "k: -1.0 must be finite"),
+        ("fetch-push --grid k=4,4.0", "grid: k=4 and k=4.0 are one setting"),
+        ("fetch-push --grid k=4 k=8", "grid: 'k' is named twice"),
+        ("fetch-push --grid strategy=best", "strategy: 'best' is unknown"),
+        ("fetch-push --grid seed=0,1", "give --seeds 0 1 2"),
+        ("fetch-push --seed 3", "seed: a sweep has several; give --seeds"),
+        ("fetch-push --seeds 0 0", "seeds: (0, 0) are not different ones"),
+        ("fetch-push --seeds -1", "seed: -1 must lie in"),
+        ("fetch-push --batch pmap", "batch: 'pmap' is unknown; choose one of auto, map, vmap"),
+        ("fetch-push --figure 7", "figure: '7' is unknown; choose one of strategies, rewards"),
+        ("fetch-push --figure updates --grid k=1", "figure, grid: both given"),
+        ("fetch-push --num-envs 7", "capacity: "),
+    ],
+)
+def test_bad_input_gets_one_line(words, message):
+    with pytest.raises(UserError) as error:
+        sweep.parse(words.split())
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bad_folders_get_one_line_and_are_untouched(swept, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in swept.rglob("*")}
+    for words, message in (
+        (("fetch-reach", *TINY, *GRID, "--out", str(swept)), "already exists; name a new folder, "),
+        (("--resume", str(tmp_path)), "holds no sweep.json"),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(REPO / "experiments" / "sweep.py"), *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 2 and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in swept.rglob("*")} == before
+
+
+def test_settings_are_what_train_would_make_of_them():
+    found, out = sweep.parse(
+        ["fetch-push", "--noise-std", "0.1", "--seeds", "5", "--grid", "hidden=64 64,8", "k=2"]
+    )
+    assert out is None and found.seeds == (5,) and found.by == ("hidden", "k")
+    assert [setting.label for setting in found.settings] == ["hidden=64x64,k=2", "hidden=8,k=2"]
+    base = train.parse(["fetch-push", "--noise-std", "0.1"]).config
+    assert found.settings[0].config == with_(base, hidden=(64, 64), k=2.0)
+    assert found.settings[1].config == with_(base, hidden=(8,), k=2.0)
+    (alone,) = sweep.parse(["fetch-push"])[0].settings
+    assert alone.label == "fetch-push"
+    assert sweep.Sweep.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_figures_are_those_of_the_papers():
+    def configs(name):
+        return [s.config for s in sweep.parse(["fetch-push", "--figure", name])[0].settings]
+
+    strategies = [(c.replay.strategy, c.replay.k) for c in configs("strategies")]
+    assert len(strategies) == len(set(strategies)) == 1 + 4 * 5
+    assert {k for name, k in strategies if name == "episode"} == {1, 2, 4, 8, 16}
+    rewards = {(c.env.reward, c.replay.strategy) for c in configs("rewards")}
+    assert rewards == {(r, s) for r in ("sparse", "dense") for s in ("future", "none")}
+    assert [c.train.updates_per_cycle for c in configs("updates")] == [25, 50, 100, 200]
+
+
+def write_run(folder: Path, success: list[float], **changes) -> Path:
+    """A finished run with these successes, of which only what plots read is written."""
+    config = with_(train.parse(["fetch-push"]).config, **changes)
+    folder.mkdir(parents=True)
+    metrics.write_json(folder / metrics.CONFIG, config.to_dict())
+    for i, share in enumerate(success, 1):
+        line = {"epoch": i, "env_steps": 100 * i, "requested_goal_success": share}
+        metrics.append(folder, line)
+    summary = {
+        "seed": config.seed,
+        "env_steps": 100 * len(success),
+        "requested_goal_success": success[-1],
+        "no_action_success": 0.25,
+    }
+    metrics.write_json(folder / metrics.SUMMARY, summary)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path) -> list[Path]:
+    """Two settings of three seeds, one seed of the second not finished."""
+    made = [
+        write_run(tmp_path / f"{strategy}{seed}", success, strategy=strategy, seed=seed)
+        for strategy, curves in {
+            "future": ([0.0, 0.9], [0.5, 1.0], [0.9, 0.8]),
+            "none": ([0.1, 0.2], [0.3, 0.4], [0.5]),
+        }.items()
+        for seed, success in enumerate(curves)
+    ]
+    (made[-1] / metrics.SUMMARY).unlink()
+    return made
+
+
+def test_runs_that_differ_in_the_seed_only_are_one_curve(runs, tmp_path):
+    longer = write_run(tmp_path / "longer", [0.0, 0.1, 0.2], strategy="none", seed=7)
+    future, none = plot.alike([*runs, longer])
+    assert (future.label, none.label) == ("strategy=future", "strategy=none")
+    assert future.runs == tuple(runs[:3]) and none.runs == (*runs[3:], longer)
+    assert plot.alike(runs[:3])[0].label == ""
+
+
+def test_table_of_the_success_at_the_end(runs):
+    future, none = plot.summary_table(runs).splitlines()[2:]
+    assert future.startswith(
+        "| FetchPush | strategy=future | 0, 1, 2 | 200 | 0.900 | 0.900 [0.800, 1.000] | 200 | 0.250"
+    )
+    assert "| 0, 1 (unfinished: 2) | 200 | 0.300 |" in none and "not reached" in none
+
+
+def test_pictures_by_settings(runs, tmp_path):
+    more = [
+        write_run(tmp_path / f"k{k}{seed}", [0.3], k=k, seed=seed)
+        for k in (1.0, 2.0)
+        for seed in (0, 1)
+    ]
+    dense = write_run(tmp_path / "dense", [0.6], reward="dense")
+    for by in ((), ("k", "strategy"), ("reward", "k", "strategy")):
+        plot.curves([*runs, *more, dense], tmp_path / "curves.png", by)
+    plot.over_setting([*runs, *more], tmp_path / "over.png", "k", ("strategy",))
+    for name in ("curves.png", "over.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    one = {seeds.title for seeds in plot.alike([*runs, dense], ("reward", "strategy"))}
+    two = {seeds.title for seeds in plot.alike([*runs, dense])}
+    assert len(one) == 1 and len(two) == 2
+
+
+def test_settings_that_do_not_tell_runs_apart_are_refused(runs, tmp_path):
+    with pytest.raises(UserError, match="by: 'kk' is no setting; name some of task"):
+        plot.curves(runs, tmp_path / "x.png", ("kk",))
+    with pytest.raises(UserError, match=r"by: runs with k=4 differ in strategy too; add that"):
+        plot.curves(runs, tmp_path / "x.png", ("k",))
+    with pytest.raises(UserError, match="against: 'strategy' is no setting with numbers"):
+        plot.over_setting(runs, tmp_path / "x.png", "strategy")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_the_committed_runs_are_drawn(tmp_path):
+    committed = sorted(REPO.glob("experiments/reference/*-seed*"))
+    plot.curves(committed, tmp_path / "curves.png")
+    assert len(plot.alike(committed)) == len({path.name.rpartition("-")[0] for path in committed})
+
+
+def test_benchmark_runs(tmp_path):
+    out = tmp_path / "out.json"
+    subprocess.run(
+        [sys.executable, str(REPO / "benchmarks/sweeping.py"), "--smoke", "--out", str(out)],
+        check=True,
+        timeout=300,
+        capture_output=True,
+    )
+    result = json.loads(out.read_text())
+    assert [row["program"] for row in result["rows"]] == ["single", "map", "vmap"]
+    assert {"device", "versions", "commit"} <= set(result)
