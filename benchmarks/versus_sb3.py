@@ -48,11 +48,10 @@ import tyro
 import harness
 import her_envs
 import original
-from her_jax import evaluate, goal_set, train
-from her_jax.agents.ddpg import DDPG
+from her_jax import agents, evaluate, goal_set, train
 from her_jax.config import Config
 from her_jax.errors import UserError
-from her_jax.types import GoalEnv, GoalObs
+from her_jax.types import Agent, GoalEnv, GoalObs
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 import launch
@@ -181,8 +180,8 @@ class Ours:
         return self.config.to_dict()
 
     @property
-    def _agent(self) -> DDPG:
-        return DDPG(self.config.agent, self.env.action_size)
+    def _agent(self) -> Agent:
+        return agents.make(self.config.agent, self.env)
 
     def start(self) -> tuple[Callable[..., Any], train.TrainState]:
         """Compiles."""

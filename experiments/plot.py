@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 
 import her_envs
 import launch
+from her_envs import bitflip
 from her_jax import metrics, statistics
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -203,11 +204,14 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def _title(config: Config, by: Sequence[str]) -> str:
-    """Task and tolerance, and the reward unless it tells curves apart."""
+    """Task and tolerance, and the reward unless it tells curves apart; of bit strings the size."""
     env = config.env
+    if env.task == bitflip.NAME:
+        return env.task if "n" in by else f"{env.task}, {env.n} bits"
     tolerance = her_envs.TOLERANCES[env.tolerance][env.task]
     reward = "" if "reward" in by else f"{env.reward} reward, "
-    return f"{env.task}, {reward}within {100 * tolerance:.0f} cm"
+    goal = "single goal, " if env.goal == "single" and "goal" not in by else ""
+    return f"{env.task}, {reward}{goal}within {100 * tolerance:.0f} cm"
 
 
 def _panels(groups: Sequence[Seeds]) -> dict[str, list[Seeds]]:

@@ -19,8 +19,13 @@ settings follow each other. OUT, printed first, gets
 without a checkpoint holds nothing that could be lost, and is made anew. Seconds of a sitting count
 until its last finished setting.
 
-Figures of the literature, on any task:
+Figures of the literature, "bits" on bit-flip with 50,000 episodes a run unless `--env-steps` says
+otherwise, the others on any Fetch task:
 
+    bits        bit strings of 8 to 50 bits with and without hindsight: Andrychowicz et al. 2017,
+                figure 1
+    goals       the same goal in every episode against many goals, with and without hindsight:
+                Andrychowicz et al. 2017, figures 2 and 3
     strategies  relabelling strategies x k: Andrychowicz et al. 2017 (arXiv:1707.01495), figure 6
     rewards     sparse and dense reward, with and without hindsight: the four configurations of
                 Plappert et al. 2018 (arXiv:1802.09464)
@@ -47,6 +52,7 @@ import launch
 import plot
 import presets
 import train
+from her_envs import bitflip
 from her_jax import group, metrics, provenance
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -67,16 +73,27 @@ class Recipe:
     Attributes:
       grids: each a cross product; all of them together are the settings.
       against: the number on its horizontal axis, if that is not time.
+      episodes: budget of a bit-flipping run, whatever the length of its episodes.
     """
 
     grids: tuple[Grid, ...]
     against: str | None = None
+    episodes: int | None = None
+
+    def budgeted(self, config: Config) -> Config:
+        """The configuration with the recipe's budget, if it has one."""
+        if self.episodes is None:
+            return config
+        steps = self.episodes * config.env.n
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, env_steps=steps))
 
 
 FIGURES = {
     "strategies": Recipe(
         (("strategy=none",), ("strategy=future,final,episode,random", "k=1,2,4,8,16")), "k"
     ),
+    "bits": Recipe((("n=8,10,11,12,13,15,20,30,50", "strategy=future,none"),), "n", 50_000),
+    "goals": Recipe((("goal=single,many", "strategy=future,none"),)),
     "rewards": Recipe((("reward=sparse,dense", "strategy=future,none"),)),
     "updates": Recipe((("updates_per_cycle=25,50,100,200",),)),
 }
@@ -91,7 +108,7 @@ class Options:
     grid: Grid = ()
     """Settings to cross, each with its values: strategy=future,final k=4,8."""
     figure: str | None = None
-    """Settings of a figure instead: "strategies", "rewards" or "updates"."""
+    """Settings of a figure instead: "strategies", "bits", "goals", "rewards" or "updates"."""
     batch: str = "auto"
     """Seeds of a program one after the other ("map"), at once ("vmap"), or as the device suits."""
     out: Path | None = None
@@ -215,7 +232,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         args=words[len(task) :],
         return_unknown_args=True,
     )
-    if any(word == "--seed" or word.startswith("--seed=") for word in base):
+    if _given(base, "--seed"):
         raise UserError("seed: a sweep has several; give --seeds 0 1 2")
     group.resolve(options.batch)
     seeds = options.seeds
@@ -230,8 +247,12 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     recipe = Recipe((options.grid,)) if options.figure is None else FIGURES[options.figure]
     plain = train.parse([*task, *base]).config
     names = [name for name in plot.settings(plain) if name != "task"]
+    if _given(base, "--env-steps"):
+        recipe = dataclasses.replace(recipe, episodes=None)
+    elif recipe.episodes and plain.env.task != bitflip.NAME:
+        raise UserError(f"figure: {options.figure!r} is of bit-flip; use that task")
     settings = tuple(
-        Setting(changes, _changed([*task, *base], changes))
+        Setting(changes, recipe.budgeted(_changed([*task, *base], changes)))
         for grid in recipe.grids
         for changes in cross(grid, names)
     )
@@ -240,6 +261,10 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
             dataclasses.replace(setting.config, seed=seed)  # refuses a seed out of range
     _require_different(settings)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
+
+
+def _given(words: Sequence[str], flag: str) -> bool:
+    return any(word == flag or word.startswith(f"{flag}=") for word in words)
 
 
 def cross(grid: Grid, names: Iterable[str]) -> list[dict[str, str]]:

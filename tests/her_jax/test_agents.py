@@ -300,4 +300,4 @@ def test_settings_of_agents_are_checked(name):
     ):
         if field in {f.name for f in dataclasses.fields(AGENTS[name])}:
             with pytest.raises(UserError, match=f"{field}: "):
-                AGENTS[name](**{field: value})
+                dataclasses.replace(AGENTS[name](), **{field: value})
