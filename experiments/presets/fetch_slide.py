@@ -27,6 +27,17 @@ def config(task: str) -> Config:
         train=TrainConfig(
             env_steps=1_000_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
         ),
-        replay=ReplayConfig(capacity=20_000, batch_size=512),
-        agent=DDPGConfig(discount=0.95, target_period=1, action_l2=0.1),
+        replay=ReplayConfig(
+            capacity=20_000, batch_size=512, strategy="future_actual", priority="energy"
+        ),
+        agent=DDPGConfig(
+            layer_norm=True,
+            discount=0.98,
+            target_rate=0.02,
+            target_period=1,
+            average_rate=0.0005,
+            action_l2=0.01,
+            noise_std=0.1,
+            random_action_probability=0.2,
+        ),
     )
