@@ -24,7 +24,7 @@ def main(
     """Draw a held-out goal set and write it as CSV.
 
     Args:
-      task: fetch-reach, fetch-push, fetch-slide or fetch-pick-and-place.
+      task: One of train.py's tasks; of bit-flip, strings of 10 bits.
       out: File to write.
       episodes: Number of starts.
       seed: Which set.

@@ -79,10 +79,10 @@ def record(
             raise UserError(f"{name}: {value} is not a positive multiple of 16; try 320 x 240")
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 5")
-    launch.status.print(f"compiling, then filming {episodes} episodes ...")
     env = scene(run.env)
     if env is None:
         raise UserError(f"video: {run.env.name} has no scene to film")
+    launch.status.print(f"compiling, then filming {episodes} episodes ...")
     film = jax.jit(functools.partial(_states, run, state))
     partial = out.with_name("partial-" + out.name)
     out.parent.mkdir(parents=True, exist_ok=True)

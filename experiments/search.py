@@ -92,6 +92,8 @@ def main(
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 100")
     base = presets.load("tuned", task)
+    if base.agent.NAME != "ddpg":
+        raise UserError(f"task: {task!r} has discrete actions, which this space is not made for")
     base = dataclasses.replace(
         base,
         seed=seed,

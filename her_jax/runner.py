@@ -261,7 +261,7 @@ class Run:
         floor = self.floor(goals)
         spec = self.env.goal_spec
         self.console.print(
-            f"success: {spec.name} within {spec.tolerance} {spec.units} at the {spec.scored_at}, "
+            f"success: {spec.name} within {spec.tolerance} {spec.units} {spec.when}, "
             f"on {goals.episodes} held-out requested goals (set {goals.sha256[:16]}); "
             f"doing nothing scores {floor:.3f}"
         )

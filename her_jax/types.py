@@ -186,6 +186,11 @@ class GoalSpec:
         return "any step" if self.any_step else "last step"
 
     @property
+    def when(self) -> str:
+        """`scored_at` in a sentence."""
+        return "at any step" if self.any_step else "at the last step"
+
+    @property
     def can_be_held_out(self) -> bool:
         """Whether there are so many goals that training meets none of a held-out set by chance."""
         return self.count is None or self.count >= 2**32

@@ -47,6 +47,42 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+PLUGIN = """
+import jax
+import jax.numpy as jnp
+from her_jax import relabel
+from her_jax.types import Moment
+
+def soon(key, step, stored, horizon):
+    last = jnp.minimum(step.time + 3, horizon)
+    return Moment(step.episode, jax.random.randint(key, (), step.time + 1, last + 1))
+
+relabel.register("soon", soon, audited_as="future")
+"""
+
+
+def test_a_user_brings_a_strategy_in_a_file(trained):
+    (trained / "mine.py").write_text(PLUGIN)
+    words = ["fetch-push", "--plugin", "mine.py", "--strategy", "soon", "--out", "soon", *TINY]
+    script("train", *words, "--no-video", folder=trained)
+    config = json.loads((trained / "soon" / "config.json").read_text())
+    assert config["replay"]["strategy"] == "soon" and config["replay"]["plugin"] == "mine.py"
+    assert json.loads(script("audit", "soon", folder=trained))["clean"]  # finds the file again
+
+
+def test_bits_are_flipped_from_the_command_line(trained):
+    tiny = ["--env-steps", "64", "--num-envs", "4", "--cycles-per-epoch", "2", "--capacity", "8"]
+    tiny += ["--updates-per-cycle", "2", "--batch-size", "8", "--eval-episodes", "6"]
+    printed = script("train", "bit-flip", "--env.n", "4", "--out", "flipped", *tiny, folder=trained)
+    assert "at any step" in printed
+    summary = json.loads((trained / "flipped" / "summary.json").read_text())
+    assert summary["env_steps"] == 64 and summary["costs"] == {}
+    assert summary["requested_goal_success"] == summary["requested_goal_success_any_step"]
+    assert not (trained / "flipped" / "rollout.mp4").exists()
+    verified = json.loads(script("audit", "flipped", "--verify", folder=trained))
+    assert verified["verified"]
+
+
 def test_train_leaves_everything_in_the_run_folder(trained):
     run = trained / "run"
     names = {path.name for path in run.iterdir()}
@@ -184,6 +220,28 @@ def test_render_and_plot(trained):
             "task: 'fetch-pull' is unknown; choose one of fetch-reach",
         ),
         ("train", "task: none given; name one of fetch-reach"),
+        (
+            "train fetch-push --algorithm ppo",
+            "algorithm: 'ppo' is unknown; choose one of ddpg",
+        ),
+        ("train fetch-push --algorithm dqn", "agent: 'dqn' does not fit the continuous actions"),
+        ("train bit-flip --algorithm sac", "agent: 'sac' does not fit the discrete actions"),
+        ("train bit-flip --env.n 0", "n: 0 is not positive"),
+        ("train bit-flip --preset plappert2018", "preset: 'plappert2018' has no settings for"),
+        ("train bit-flip --priority energy", "priority: 'energy' needs goals that are positions"),
+        (
+            "train fetch-push --priority speed",
+            "priority: 'speed' is unknown; choose one of",
+        ),
+        ("train fetch-push --action-repeat 3", "action_repeat: 3 does not divide 50; try 2"),
+        ("train fetch-push --goal two", "goal: 'two' is unknown; choose one of many, single"),
+        ("train fetch-push --n-step 0", "n_step: 0 is not positive"),
+        ("train fetch-push --plugin nowhere.py", "plugin: nowhere.py fails: FileNotFoundError"),
+        ("train fetch-push --strategy soon", "strategy: 'soon' is unknown; choose one of future"),
+        ("render flipped", "video: BitFlip4 has no scene to film"),
+        ("search bit-flip", "task: 'bit-flip' has discrete actions"),
+        ("search fetch-push --trials 0", "trials: 0 is not positive"),
+        ("search fetch-push --out run/config.json", "out: run/config.json is no study"),
         ("train fetch-push --k -1", "k: -1.0"),
         ("train fetch-push --num-envs 7", "capacity: "),
         ("train fetch-push --physics mujoco", "physics: 'mujoco' is unknown; choose one of native"),

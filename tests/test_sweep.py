@@ -108,7 +108,7 @@ def test_resume_makes_what_is_missing_and_touches_nothing_else(swept, tmp_path, 
         ("fetch-push --seeds 0 0", "seeds: (0, 0) are not different ones"),
         ("fetch-push --seeds -1", "seed: -1 must lie in"),
         ("fetch-push --batch pmap", "batch: 'pmap' is unknown; choose one of auto, map, vmap"),
-        ("fetch-push --figure 7", "figure: '7' is unknown; choose one of strategies, rewards"),
+        ("fetch-push --figure 7", "figure: '7' is unknown; choose one of strategies, bits"),
         ("fetch-push --figure updates --grid k=1", "figure, grid: both given"),
         ("fetch-push --num-envs 7", "capacity: "),
     ],
@@ -160,6 +160,19 @@ def test_figures_are_those_of_the_papers():
     rewards = {(c.env.reward, c.replay.strategy) for c in configs("rewards")}
     assert rewards == {(r, s) for r in ("sparse", "dense") for s in ("future", "none")}
     assert [c.train.updates_per_cycle for c in configs("updates")] == [25, 50, 100, 200]
+    goals = {(c.env.goal, c.replay.strategy) for c in configs("goals")}
+    assert goals == {(g, s) for g in ("single", "many") for s in ("future", "none")}
+
+
+def test_every_size_of_the_bit_figure_gets_as_many_episodes():
+    found = sweep.parse(["bit-flip", "--figure", "bits"])[0]
+    assert found.against == "n" and found.by == ("n", "strategy")
+    budgets = {(s.config.env.n, s.config.train.env_steps) for s in found.settings}
+    assert (15, 750_000) in budgets and (50, 2_500_000) in budgets
+    short = sweep.parse(["bit-flip", "--figure", "bits", "--env-steps", "640"])[0]
+    assert {s.config.train.env_steps for s in short.settings} == {640}
+    with pytest.raises(UserError, match="figure: 'bits' is of bit-flip; use that task"):
+        sweep.parse(["fetch-push", "--figure", "bits"])
 
 
 def write_run(folder: Path, success: list[float], **changes) -> Path:

@@ -334,12 +334,13 @@ def markdown(record: AuditRecord) -> str:
     """The record for reading."""
     m, e, relabel = record.report_metrics, record.evaluation, record.relabel_strategy
     test = record.reward_recompute_test
+    when = "at any step" if e["scored_at"] == "any step" else "at the last step"
     violations = {rule: count for rule, count in test["violations"].items() if count}
     lines = [
         f"# Audit of {record.task}, run {record.run_id}",
         "",
         f"**Success on requested goals: {m['requested_goal_success']:.3f}** "
-        f"({e['goal']} within {e['tolerance']:g} {e['units']} at the {e['scored_at']}, "
+        f"({e['goal']} within {e['tolerance']:g} {e['units']} {when}, "
         f"{e['episodes']} held-out goals; doing nothing: {m['no_action_success']:.3f}).",
         "",
         f"Failure labels: {', '.join(record.failure_labels) or 'none'}.",

@@ -22,7 +22,8 @@ from her_jax.types import GoalObs
 
 
 def test_names():
-    assert her_envs.names() == ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace")
+    fetch_names = ("FetchReach", "FetchPush", "FetchSlide", "FetchPickAndPlace")
+    assert her_envs.names() == (*fetch_names, "BitFlip")
 
 
 def test_sizes_and_goal_spec(env):

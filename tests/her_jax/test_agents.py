@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from her_jax import agents
+from conftest import same
+from her_jax import agents, train
 from her_jax.agents import parts, sac
 from her_jax.config import AGENTS, DDPGConfig, DQNConfig, SACConfig, TD3Config
 from her_jax.errors import UserError
@@ -272,6 +274,19 @@ def test_critics_are_normalised_and_many(config):
     learner, metrics = jax.jit(agent.update)(learner, next(batches(1)), jax.random.key(1))
     assert all(np.isfinite(value) for value in metrics.values())
     assert int(learner.updates) == 1
+
+
+@pytest.mark.parametrize("name", ["td3", "sac"])
+def test_a_cycle_of_training(config, name):
+    """The relabeller, the buffer and the normaliser do not know which agent learns."""
+    config = dataclasses.replace(config, agent=AGENTS[name](hidden=(8,)))
+    agent = agents.make(config.agent, PointEnv())
+    state = train.init(PointEnv(), agent, config, jax.random.key(0))
+    before = jax.tree.map(jnp.copy, state.learner)
+    state, metrics, _ = jax.jit(functools.partial(train.cycle, PointEnv(), agent, config))(state)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert int(state.learner.updates) == config.train.updates_per_cycle
+    assert not same(before.critics.online, state.learner.critics.online)
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -1,0 +1,37 @@
+"""Options of train.py become settings: other agents, prefixes, plugins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import presets
+import train
+from her_jax.config import AGENTS, DDPGConfig, SACConfig, TD3Config
+
+
+def test_another_agent_keeps_what_all_agents_have():
+    config = train.parse(["fetch-push", "--algorithm", "sac", "--temperature", "0.2"]).config
+    tuned = presets.load("tuned", "fetch-push")
+    assert isinstance(config.agent, SACConfig) and isinstance(tuned.agent, DDPGConfig)
+    assert config.agent.temperature == 0.2 and config.agent.critics == 2
+    for name in ("discount", "hidden", "layer_norm", "target_rate", "critic_learning_rate"):
+        assert getattr(config.agent, name) == getattr(tuned.agent, name)
+    assert dataclasses.replace(config, agent=tuned.agent) == tuned
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_can_be_asked_for(name):
+    task = "bit-flip" if name == "dqn" else "fetch-reach"
+    assert name == train.parse([task, "--algorithm", name]).config.agent.NAME
+
+
+def test_prefixes_may_be_written_or_left_out():
+    long = train.parse(["bit-flip", "--env.n", "50", "--train.num-envs=8", "--replay.k", "8"])
+    assert (
+        long.config == train.parse(["bit-flip", "--n", "50", "--num-envs", "8", "--k", "8"]).config
+    )
+    assert long.config.env.n == 50 and long.config.train.num_envs == 8
+    td3 = train.parse(["fetch-push", "--algorithm=td3", "--agent.actor-period", "3"]).config.agent
+    assert isinstance(td3, TD3Config) and td3.actor_period == 3
