@@ -1,0 +1,74 @@
+"""The search of settings: its study, its goals, and what it makes of them. Nothing is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import her_envs
+import presets
+import search
+from her_jax import goal_set
+from her_jax.errors import UserError
+
+pytest.importorskip("optuna")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Learning curves that depend on the settings, without training."""
+    seen = []
+
+    def curve(config, episodes):
+        seen.append(config)
+        best = 0.9 if config.agent.layer_norm else 0.3
+        for i in range(1, 9):
+            yield 20_000 * i, best * i / 8
+
+    monkeypatch.setattr(search, "learning_curve", curve)
+    return seen
+
+
+def test_a_study_is_written_as_it_goes_and_continued(quick, tmp_path):
+    out = tmp_path / "study.csv"
+    search.main("fetch-push", trials=3, out=out)
+    first = search.read(out)
+    assert len(first) == 3 and len(quick) == 3
+    preset = presets.load("tuned", "fetch-push")
+    assert first[0].values["agent.discount"] == preset.agent.discount  # the first is the preset
+    assert first[0].values["agent.layer_norm"] is preset.agent.layer_norm
+    search.main("fetch-push", trials=2, out=out)
+    again = search.read(out)
+    assert again[:3] == first and len(again) == 5
+    for trial in again:
+        top = 0.9 if trial.values["agent.layer_norm"] else 0.3
+        assert trial.final <= top and trial.env_steps in range(20_000, 180_000, 20_000)
+
+
+def test_proposals_are_settings(quick, tmp_path):
+    search.main("fetch-slide", trials=2, env_steps=40_000, out=tmp_path / "s.csv")
+    for config, trial in zip(quick, search.read(tmp_path / "s.csv"), strict=True):
+        assert config.replay.priority == "energy" and config.train.env_steps == 40_000
+        for name, value in trial.values.items():
+            part, field = name.split(".")
+            assert getattr(getattr(config, part), field) == value
+
+
+def test_settings_are_judged_on_goals_of_their_own():
+    env = her_envs.make("FetchPush")
+    validation = goal_set.draw(env, 100, search.VALIDATION_SEED)
+    goal_set.require_disjoint(validation, np.asarray(goal_set.standard(env).starts.desired_goal))
+
+
+def test_the_space_is_of_real_settings_and_holds_the_presets():
+    for task in ("fetch-reach", "fetch-push", "fetch-slide", "fetch-pick-and-place"):
+        base = presets.load("tuned", task)
+        for name, choices in search.SPACE.items():
+            for value in choices:
+                search.configured(base, {name: value})  # refuses what is no setting
+
+
+def test_another_file_is_no_study(tmp_path):
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="is no study of this space"):
+        search.read(tmp_path / "other.csv")
