@@ -31,18 +31,34 @@ from her_jax.types import (
 )
 
 
+class Returns(NamedTuple):
+    """What a transition [B, ...] is worth before its value is bootstrapped.
+
+    Attributes:
+      reward: float32 [B], discounted sum of the rewards on the way.
+      discount: float32 [B], gamma to the number of steps on the way.
+      next_observation: float32 [B, O], where the way ends.
+    """
+
+    reward: jax.Array
+    discount: jax.Array
+    next_observation: jax.Array
+
+
 class Drawn(NamedTuple):
     """Rows that the learner has learned from, for the auditor; [B, ...].
 
     Attributes:
       steps: which stored steps.
       transitions: what relabelling made of them.
-      reward: float32 [B], what the learner was paid.
+      reward: float32 [B], the reward of each step.
+      way: what the learner was given in its place: the same for `n_step` 1.
     """
 
     steps: Moment
     transitions: Transition
     reward: jax.Array
+    way: Returns
 
 
 class TrainState(struct.PyTreeNode):
@@ -228,20 +244,6 @@ def replayed(
     return transitions, reward
 
 
-class Returns(NamedTuple):
-    """What a transition [B, ...] is worth before its value is bootstrapped.
-
-    Attributes:
-      reward: float32 [B], discounted sum of the rewards on the way.
-      discount: float32 [B], gamma to the number of steps on the way.
-      next_observation: float32 [B, O], where the way ends.
-    """
-
-    reward: jax.Array
-    discount: jax.Array
-    next_observation: jax.Array
-
-
 def returns(
     env: GoalEnv,
     config: Config,
@@ -300,7 +302,7 @@ def learn(
         )
         metrics["replayed_reward"] = jnp.mean(reward)
         metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
-        shown = jax.tree.map(lambda x: x[: settings.audited_rows], Drawn(steps, batch, reward))
+        shown = jax.tree.map(lambda x: x[: settings.audited_rows], Drawn(steps, batch, reward, way))
         return learner, (metrics, shown)
 
     keys = jax.random.split(key, config.train.updates_per_cycle)

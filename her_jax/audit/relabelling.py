@@ -15,6 +15,8 @@ code with the sampler. A rule that a sampler breaks in a single row is reported 
     finite        every number of the row is finite
     workspace     the goal lies within the given bounds (only where bounds are given)
     terminated    the done flag is that of the row's goal (only where the claim has such flags)
+    return        every reward of an n-step return is that of its own next achieved goal under the
+                  row's goal (only this project's replay, while it trains with more than one step)
 
 One rule concerns the batch: `share`, the relabelled share lies within three standard deviations of
 the configured one. `causes` goes one step further and names the mistake that explains all rows.
@@ -46,6 +48,7 @@ REASONS = {
     "finite": "NaN or infinity",
     "workspace": "the goal lies outside the workspace",
     "terminated": "the done flag is not that of the row's goal",
+    "return": "a reward of the n-step return is not that of the row's goal, or the way is another",
 }
 
 

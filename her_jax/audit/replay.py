@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def check_drawn(
     """
     if relabel.AUDITED_AS[config.replay.strategy] == "random":
         drawn = jax.tree.map(lambda x: x[:_RANDOM_ROWS], drawn)
-    claim = relabelling.claim(*drawn)
+    claim = relabelling.claim(drawn.steps, drawn.transitions, drawn.reward)
     rows = len(claim.reward)
     held = jax.tree.map(np.asarray, _pick(replay.episodes, drawn.steps.episode))
     stored = int(replay.size)
@@ -56,7 +57,36 @@ def check_drawn(
         everywhere=everywhere,
     )
     report.violations["stored"] |= (claim.episode < 0) | (claim.episode >= stored)
+    if config.replay.n_step > 1:
+        report.violations["return"] = ~_right_returns(config, reward, held, claim, drawn.way)
     return report
+
+
+def _right_returns(
+    config: Config,
+    reward: relabelling.Scorer,
+    held: Any,
+    claim: relabelling.Claim,
+    way: train.Returns,
+) -> np.ndarray:
+    """Rows [B] whose n-step return, discount and last observation are those of the stored episode.
+
+    Every reward on the way is computed anew under the goal of the row.
+    """
+    horizon, gamma = held.action.shape[1], config.agent.discount
+    row = np.arange(len(claim.reward))
+    total, factor, end = np.zeros(len(row)), np.ones(len(row)), claim.time.copy()
+    for _ in range(config.replay.n_step):
+        going = end < horizon
+        after = held.achieved_goal[row, np.minimum(end + 1, horizon)]
+        total += np.where(going, factor * reward(after, claim.desired_goal), 0.0)
+        factor *= np.where(going, gamma, 1.0)
+        end += going
+    return (
+        np.isclose(way.reward, total, rtol=1e-4, atol=1e-5)
+        & np.isclose(way.discount, factor, rtol=1e-4)
+        & (np.asarray(way.next_observation) == held.observation[row, end]).all(-1)
+    )
 
 
 def check_stored(

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import with_
+from conftest import SILENT, with_
 from her_jax import agents, buffer, train
+from her_jax.errors import UserError
+from her_jax.runner import Run
 from her_jax.types import Episode, Moment
 from toy import PointEnv
 
@@ -76,3 +78,23 @@ def test_the_learner_is_given_them(config):
     state = train.init(env, agent, config, jax.random.key(0))
     state, metrics, _ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
     assert np.isfinite(float(metrics["critic_loss"]))
+
+
+def stale_goals(returns, env, config, replay, steps, transitions, reward):
+    """The first reward is right, later ones are those of the requested goal."""
+    way = returns(env, config, replay, steps, transitions, reward)
+    asked = transitions._replace(desired_goal=replay.episodes.desired_goal[steps.episode])
+    paid = env.reward(asked.next_achieved_goal, asked.desired_goal)
+    unchanged = returns(env, config, replay, steps, asked, paid)
+    return way._replace(reward=unchanged.reward - paid + reward)
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_the_auditor_recomputes_them(config, tmp_path, monkeypatch, honest):
+    run = Run(PointEnv(), with_(config, n_step=3, audited_rows=8), tmp_path / "r", SILENT)
+    if honest:
+        assert run.start()[1]["audited_rows"] > 0
+        return
+    monkeypatch.setattr(train, "returns", functools.partial(stale_goals, train.returns))
+    with pytest.raises(UserError, match="return: a reward of the n-step return"):
+        run.start()
