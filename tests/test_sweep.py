@@ -1,5 +1,5 @@
-"""experiments/sweep.py and the plots and tables of several seeds, on the toy; the programs' bits are
-in her_jax/test_group.py."""
+"""experiments/sweep.py, plots and tables of several seeds, on the toy; the programs' bits are in
+her_jax/test_group.py."""
 
 from __future__ import annotations
 

@@ -72,18 +72,14 @@ RUN, _ = cells.checked(lambda: cells.trained(OPTIONS))
 
 
 # %%
-def grouped(runs: list[Path]) -> dict[str, list[grouping.Seeds]]:
-    """Groups of runs by the title of their panel, all with a name."""
-    return grouping.panels(
-        [
-            dataclasses.replace(seeds, label=seeds.label or "this project")
-            for seeds in grouping.alike(runs)
-        ]
-    )
+def grouped(runs: list[Path], name: str) -> dict[str, list[grouping.Seeds]]:
+    """Groups of runs by the title of their panel; `name` is that of a panel's only group."""
+    groups = grouping.alike(runs)
+    return grouping.panels([dataclasses.replace(s, label=s.label or name) for s in groups])
 
 
 def print_steps(panels: dict[str, list[grouping.Seeds]]) -> None:
-    """When each seed first succeeded in nine of ten episodes."""
+    """When each seed first reached a success of `grouping.THRESHOLD`."""
     for title, groups in panels.items():
         for seeds in groups:
             reached = ", ".join(map(grouping.amount, grouping.reached(seeds.runs)))
@@ -91,9 +87,10 @@ def print_steps(panels: dict[str, list[grouping.Seeds]]) -> None:
 
 
 FOLDERS = sorted(path.parent for path in OPTIONS.reference.glob(f"*/{metrics.METRICS}"))
-PANELS = cells.checked(lambda: grouped(FOLDERS))
-LIVE = cells.checked(lambda: grouped([RUN.folder]))
+PANELS = cells.checked(lambda: grouped(FOLDERS, "this project"))
+LIVE = cells.checked(lambda: grouped([RUN.folder], "this notebook's"))
 cells.checked(lambda: print_steps(PANELS))
+cells.checked(lambda: print_steps(LIVE))
 
 # %% [markdown]
 # ## Curves
@@ -101,8 +98,8 @@ cells.checked(lambda: print_steps(PANELS))
 # How to read a panel:
 #
 # - A thin line is one of several seeds. The thick line is the median over them, the band lies
-#   between the lower and the upper quartile. With two or three seeds the band shows little more than
-#   their range.
+#   between the lower and the upper quartile. With two or three seeds the band shows little more
+#   than their range.
 # - The dashed line is the run that this notebook has just trained or read.
 # - The dotted line is what doing nothing scores.
 # - Markers are published figures. A filled one was quoted from a text or computed from the authors'
@@ -137,11 +134,10 @@ def draw_panel(axes: Axes, title: str) -> None:
     for i, seeds in enumerate(ours):
         plot.curve(axes, seeds, f"C{i}")
     plot.floors(axes, ours)
-    for run in (run for seeds in live for run in seeds.runs):
-        steps, success = (
-            grouping.column(run, name) for name in ("env_steps", "requested_goal_success")
-        )
-        axes.plot(steps, success, "k--", marker=".", label="this notebook's")
+    for seeds in live:
+        names = ("env_steps", "requested_goal_success")
+        steps, success = (grouping.column(seeds.runs[0], name) for name in names)
+        axes.plot(steps, success, "k--", marker=".", label=seeds.label)
     settings = [*ours, *live][0].settings
     if (settings["reward"], settings["tolerance"], settings["goal"]) == ("sparse", "v4", "many"):
         draw_published(axes, settings["task"])
