@@ -48,6 +48,7 @@ from typing import Any
 
 import tyro
 
+import grouping
 import launch
 import plot
 import presets
@@ -246,7 +247,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         )
     recipe = Recipe((options.grid,)) if options.figure is None else FIGURES[options.figure]
     plain = train.parse([*task, *base]).config
-    names = [name for name in plot.settings(plain) if name != "task"]
+    names = [name for name in grouping.settings(plain) if name not in ("task", "agent")]
     if _given(base, "--env-steps"):
         recipe = dataclasses.replace(recipe, episodes=None)
     elif recipe.episodes and plain.env.task != bitflip.NAME:

@@ -2,38 +2,36 @@
 
 Without arguments it reads the committed runs in experiments/reference. Success is on held-out
 requested goals at the last step; steps and seconds to a success are those of the first evaluation
-that reached it. Where there are several seeds, figures are medians over them.
+that reached it. Where there are several seeds, figures are medians over them. The setting is what
+tells runs from the others of their task.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
+import grouping
 import launch
-from her_jax import metrics
+from grouping import Seeds
+from her_jax import metrics, statistics
 from her_jax.errors import UserError
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _HEADER = (
-    "| task | success within | physics | seeds | steps to 0.90 | seconds to 0.90 "
+    "| task | setting | success within | physics | seeds | steps to 0.90 | seconds to 0.90 "
     "| success at the end | best | steps | seconds | doing nothing |",
-    "|---|---|---|---|---|---|---|---|---|---|---|",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 _COST_HEADER = (
-    "| task | cost | units | sum of an episode | worst step | doing nothing: sum | worst step |",
-    "|---|---|---|---|---|---|---|",
+    "| task | setting | cost | units | sum of an episode | worst step | doing nothing: sum "
+    "| worst step |",
+    "|---|---|---|---|---|---|---|---|",
 )
-
-Members = list[tuple[dict[str, Any], list[dict[str, Any]]]]
-"""Summary and epochs of runs that may be compared."""
 
 
 def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()) -> None:
@@ -52,7 +50,7 @@ def committed() -> list[Path]:
 
 
 def table(runs: list[Path]) -> str:
-    """Markdown, a line for runs of one MuJoCo whose settings differ in nothing but the seed.
+    """Markdown, a line for runs of one MuJoCo and budget that differ in nothing but the seed.
 
     Args:
       runs: folders of finished runs.
@@ -63,69 +61,70 @@ def table(runs: list[Path]) -> str:
     return "\n".join([*_HEADER, *map(_row, _alike(runs))])
 
 
-def _alike(runs: list[Path]) -> list[Members]:
-    """Runs of one MuJoCo whose settings differ in nothing but the seed, together."""
-    comparable: dict[str, Members] = {}
-    for run in runs:
-        if not (run / metrics.SUMMARY).is_file():
-            raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
-        summary = metrics.read_json(run / metrics.SUMMARY)
-        if "costs" not in summary:
-            raise UserError(f"run: {run} is of an older version, without costs; train it again")
-        settings = launch.read_config(run).to_dict()
-        del settings["seed"], settings["env"]["num_threads"]
-        del settings["train"]["checkpoint_period"]
-        key = json.dumps([settings, summary["versions"]["mujoco"]])
-        comparable.setdefault(key, []).append((summary, metrics.read(run)))
-    return list(comparable.values())
-
-
 def cost_table(runs: list[Path]) -> str:
     """Markdown, a line for each cost channel of each line of `table`."""
     lines = [*_COST_HEADER]
-    for members in _alike(runs):
-        summaries = [summary for summary, _ in members]
+    for seeds in _alike(runs):
+        summaries = _summaries(seeds)
         for name, channel in summaries[0]["costs"].items():
-            cells = [summaries[0]["task"], name, channel["units"]]
+            cells = [seeds.title, seeds.label or "-", name, channel["units"]]
             for part in ("costs", "no_action_costs"):
                 for field in ("episode_sum", "worst_step"):
                     values = [summary[part][name][field] for summary in summaries]
-                    cells.append(f"{statistics.median(values):.3g}")
+                    cells.append(f"{np.median(values):.3g}")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _row(members: Members) -> str:
-    """One line; the members may be compared."""
-    first = members[0][0]
+def _alike(runs: list[Path]) -> list[Seeds]:
+    """Runs of one MuJoCo and budget that differ in nothing but the seed, told apart by task."""
+    return grouping.alike(runs, title=lambda settings: settings["task"], also=_conditions)
 
-    def median(figure: Callable[[dict[str, Any]], float]) -> float:
-        return statistics.median(figure(summary) for summary, _ in members)
+
+def _conditions(run: Path) -> dict[str, Any]:
+    """What must be equal for a median over seeds, beside the settings that evaluations depend on.
+
+    Raises:
+      UserError: if the run is not finished, or of a version without costs.
+    """
+    if not (run / metrics.SUMMARY).is_file():
+        raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
+    summary = metrics.read_json(run / metrics.SUMMARY)
+    if "costs" not in summary:
+        raise UserError(f"run: {run} is of an older version, without costs; train it again")
+    budget = launch.read_config(run).train.env_steps
+    return {"env_steps": budget, "mujoco": summary["versions"]["mujoco"]}
+
+
+def _summaries(seeds: Seeds) -> list[dict[str, Any]]:
+    return [metrics.read_json(run / metrics.SUMMARY) for run in seeds.runs]
+
+
+def _row(seeds: Seeds) -> str:
+    """One line."""
+    summaries = _summaries(seeds)
+
+    def median(field: str) -> float:
+        return float(np.median([summary[field] for summary in summaries]))
 
     def to_success(field: str) -> str:
-        middle = statistics.median(_first(records, field, 0.9) for _, records in members)
-        return "not reached" if math.isinf(middle) else f"{middle:,.0f}"
+        return grouping.amount(statistics.median_steps(grouping.reached(seeds.runs, field)))
 
     cells = [
-        first["task"],
-        f"{100 * first['distance_threshold']:.0f} cm",
-        first["physics"],
-        ", ".join(str(summary["seed"]) for summary, _ in members),
+        seeds.title,
+        seeds.label or "-",
+        f"{100 * summaries[0]['distance_threshold']:.0f} cm",
+        summaries[0]["physics"],
+        ", ".join(str(summary["seed"]) for summary in summaries),
         to_success("env_steps"),
         to_success("wall_s"),
-        f"{median(lambda s: s['requested_goal_success']):.3f}",
-        f"{median(lambda s: s['requested_goal_success_best']):.3f}",
-        f"{median(lambda s: s['env_steps']):,.0f}",
-        f"{median(lambda s: s['wall_s']):,.0f}",
-        f"{median(lambda s: s['no_action_success']):.3f}",
+        f"{median('requested_goal_success'):.3f}",
+        f"{median('requested_goal_success_best'):.3f}",
+        f"{median('env_steps'):,.0f}",
+        f"{median('wall_s'):,.0f}",
+        f"{median('no_action_success'):.3f}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _first(records: list[dict[str, Any]], field: str, success: float) -> float:
-    """Value of `field` at the first evaluation that reached `success`; infinity if none did."""
-    reached = (r[field] for r in records if r["requested_goal_success"] >= success)
-    return next(reached, math.inf)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,21 @@
-"""The notebooks run, as scripts and cell by cell; their helpers group and sum up rightly."""
+"""The notebooks run, as scripts and cell by cell; published figures say where they come from."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import cells
-import curves
 import presets
 import published
 import table
 from conftest import REPO, with_
+from her_envs import bitflip
 from her_jax.audit import record
-from her_jax.errors import UserError
 from her_jax.runner import Run
 
 NOTEBOOKS = REPO / "experiments" / "notebooks"
@@ -109,63 +106,4 @@ def test_published_figures_say_where_they_come_from():
     for figure in figures:
         assert figure.read in published.READ and figure.source and figure.env_steps > 0
         assert figure.success is None or 0 < figure.success <= 1
-    assert {figure.task for figure in figures} == set(presets.TASKS.values())
-
-
-def write(folder: Path, success: list[float], **settings) -> Path:
-    """A run folder with an evaluation after each 10 steps."""
-    folder.mkdir()
-    env = {"task": settings.pop("task", "Point"), "reward": "sparse", "tolerance": "v4"}
-    config = {"seed": settings.pop("seed", 0), "env": env, "replay": {"k": 4.0}}
-    config["agent"] = settings
-    (folder / "config.json").write_text(json.dumps(config))
-    lines = (
-        {"epoch": i + 1, "env_steps": 10 * (i + 1), "requested_goal_success": value}
-        for i, value in enumerate(success)
-    )
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
-
-
-def test_runs_are_grouped_by_all_settings_but_the_seed(tmp_path):
-    write(tmp_path / "a", [0.1, 0.2], seed=0, kind="one", rate=1)
-    write(tmp_path / "b", [0.3, 0.4], seed=1, kind="one", rate=1)
-    write(tmp_path / "c", [0.5, 0.6], seed=0, kind="two", temperature=2)
-    write(tmp_path / "d", [0.7], task="Line", rate=1)
-    (tmp_path / "no run").mkdir()
-    panels = curves.read(curves.folders(tmp_path))
-    assert [panel.task for panel in panels] == ["Point", "Line"]
-    one, two = panels[curves.Panel("Point", "sparse", "v4")]
-    assert [curve.folder.name for curve in one.curves] == ["a", "b"]
-    # What all groups have comes first, whatever the order of the file.
-    assert one.label == "kind one, rate 1" and two.label == "kind two, temperature 2"
-    (line,) = panels[curves.Panel("Line", "sparse", "v4")]
-    assert line.label == "this project"
-
-
-def test_labels_count_what_they_do_not_name(tmp_path):
-    write(tmp_path / "a", [0.1], a=1, b=1, c=1, d=1, e=1)
-    write(tmp_path / "b", [0.1], a=2, b=2, c=2, d=2, e=1)
-    first, second = next(iter(curves.read(curves.folders(tmp_path)).values()))
-    assert first.label == "a 1, b 1, c 1, and 1 more"
-    assert second.label == "a 2, b 2, c 2, and 1 more"
-
-
-def test_quartiles_are_those_of_the_shared_steps(tmp_path):
-    folders = [
-        write(tmp_path / str(seed), [value, 0.5, 1.0][: 3 - (seed == 2)], seed=seed)
-        for seed, value in enumerate((0.0, 0.1, 0.4))
-    ]
-    (group,) = next(iter(curves.read(folders).values()))
-    found = curves.quartiles(group.curves)
-    assert found.env_steps.tolist() == [10, 20]
-    np.testing.assert_allclose(found.median, [0.1, 0.5])
-    np.testing.assert_allclose(found.lower, [0.05, 0.5])
-    np.testing.assert_allclose(found.upper, [0.25, 0.5])
-    assert curves.steps_to(group.curves[0], 0.9) == 30
-    assert curves.steps_to(group.curves[2], 0.9) == float("inf")
-
-
-def test_runs_without_an_epoch_are_refused(tmp_path):
-    with pytest.raises(UserError, match="with an epoch"):
-        curves.read([write(tmp_path / "a", [])])
+    assert {figure.task for figure in figures} == set(presets.TASKS.values()) - {bitflip.NAME}

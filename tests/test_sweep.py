@@ -1,4 +1,4 @@
-"""experiments/sweep.py and the plots of several seeds, on the toy; the programs' bits are in
+"""experiments/sweep.py, plots and tables of several seeds, on the toy; the programs' bits are in
 her_jax/test_group.py."""
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import grouping
 import launch
 import plot
 import sweep
+import table
 import train
 from conftest import REPO, SILENT, with_
 from her_jax import metrics
@@ -175,9 +178,9 @@ def test_every_size_of_the_bit_figure_gets_as_many_episodes():
         sweep.parse(["fetch-push", "--figure", "bits"])
 
 
-def write_run(folder: Path, success: list[float], **changes) -> Path:
+def write_run(folder: Path, success: list[float], words: tuple[str, ...] = (), **changes) -> Path:
     """A finished run with these successes, of which only what plots read is written."""
-    config = with_(train.parse(["fetch-push"]).config, **changes)
+    config = with_(train.parse(["fetch-push", *words]).config, **changes)
     folder.mkdir(parents=True)
     metrics.write_json(folder / metrics.CONFIG, config.to_dict())
     for i, share in enumerate(success, 1):
@@ -186,7 +189,7 @@ def write_run(folder: Path, success: list[float], **changes) -> Path:
     summary = {
         "seed": config.seed,
         "env_steps": 100 * len(success),
-        "requested_goal_success": success[-1],
+        "requested_goal_success": success[-1] if success else 0.0,
         "no_action_success": 0.25,
     }
     metrics.write_json(folder / metrics.SUMMARY, summary)
@@ -210,10 +213,89 @@ def runs(tmp_path) -> list[Path]:
 
 def test_runs_that_differ_in_the_seed_only_are_one_curve(runs, tmp_path):
     longer = write_run(tmp_path / "longer", [0.0, 0.1, 0.2], strategy="none", seed=7)
-    future, none = plot.alike([*runs, longer])
+    future, none = grouping.alike([*runs, longer])
     assert (future.label, none.label) == ("strategy=future", "strategy=none")
     assert future.runs == tuple(runs[:3]) and none.runs == (*runs[3:], longer)
-    assert plot.alike(runs[:3])[0].label == ""
+    assert grouping.alike(runs[:3])[0].label == ""
+
+
+def labels(runs: list[Path]) -> list[str]:
+    return [seeds.label for seeds in grouping.alike(runs)]
+
+
+def test_settings_of_other_agents_are_folded_to_their_name(tmp_path):
+    ddpg = write_run(tmp_path / "ddpg", [0.1])
+    sac = write_run(tmp_path / "sac", [0.1], ("--algorithm", "sac"))
+    assert labels([ddpg, sac]) == ["agent=ddpg", "agent=sac"]
+    fast = write_run(
+        tmp_path / "fast", [0.1], ("--algorithm", "sac"), temperature=0.5, strategy="none"
+    )
+    assert labels([ddpg, sac, fast]) == [
+        "agent=ddpg, strategy=future",
+        "agent=sac, strategy=future, temperature=0.1",
+        "agent=sac, strategy=none, temperature=0.5",
+    ]
+
+
+def test_labels_name_what_tells_runs_apart_and_count_the_rest(tmp_path):
+    """What the second changed at once, the third shares with it: only `k` tells these apart."""
+    other: dict[str, Any] = {
+        "num_envs": 8, "updates_per_cycle": 7, "capacity": 80, "batch_size": 3, "hidden": (8, 8)
+    }  # fmt: skip
+    runs = [
+        write_run(tmp_path / "a", [0.1]),
+        write_run(tmp_path / "b", [0.1], **other),
+        write_run(tmp_path / "c", [0.1], k=2.0, **other),
+    ]
+    assert labels(runs)[1:] == [
+        "num_envs=8, k=4, updates_per_cycle=7, +3 more",
+        "num_envs=8, k=2, updates_per_cycle=7, +3 more",
+    ]
+    by = grouping.alike(runs, ("capacity", "batch_size", "hidden", "k"))
+    assert by[2].label == "capacity=80, batch_size=3, hidden=8 8, k=2"
+    plot.over_setting(runs, tmp_path / "over.png", "k")
+
+
+def write_trained(folder: Path, mujoco: str = "3.17.0", **changes) -> Path:
+    """A run as `write_run` makes it, with all that the README's tables read."""
+    run = write_run(folder, [], **changes)
+    for i, share in enumerate((0.5, 1.0), 1):
+        line = {"epoch": i, "env_steps": 100 * i, "wall_s": 7 * i, "requested_goal_success": share}
+        metrics.append(run, line)
+    channel = {"speed": {"units": "m", "episode_sum": 2.0, "worst_step": 1.0}}
+    metrics.write_json(
+        run / metrics.SUMMARY,
+        {
+            "seed": changes.get("seed", 0), "physics": "native", "distance_threshold": 0.05,
+            "env_steps": 200, "wall_s": 14.0, "requested_goal_success": 1.0,
+            "requested_goal_success_best": 1.0, "no_action_success": 0.25,
+            "costs": channel, "no_action_costs": channel, "versions": {"mujoco": mujoco},
+        },
+    )  # fmt: skip
+    return run
+
+
+def test_tables_of_the_readme_tell_the_settings_of_a_task_apart(tmp_path):
+    runs = [write_trained(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    (line,) = table.table(runs).splitlines()[2:]
+    assert line == (
+        "| FetchPush | - | 5 cm | native | 0, 1 | 200 | 14 | 1.000 | 1.000 | 200 | 14 | 0.250 |"
+    )
+    runs += [
+        write_trained(tmp_path / "none", strategy="none"),
+        write_trained(tmp_path / "dense", reward="dense"),
+        write_trained(tmp_path / "long", env_steps=900),
+        write_trained(tmp_path / "new", "3.18.0"),
+    ]
+    assert table.cost_table(runs).count("| speed | m | 2 | 1 | 2 | 1 |") == 5
+    for other, label in zip(
+        runs[2:], ("strategy=", "reward=", "env_steps=", "mujoco="), strict=True
+    ):
+        lines = table.table([*runs[:2], other]).splitlines()[2:]
+        assert [line.split(" | ")[1].startswith(label) for line in lines] == [True, True]
+    (runs[0] / metrics.SUMMARY).unlink()
+    with pytest.raises(UserError, match="finish it with --resume"):
+        table.table(runs)
 
 
 def test_table_of_the_success_at_the_end(runs):
@@ -236,8 +318,8 @@ def test_pictures_by_settings(runs, tmp_path):
     plot.over_setting([*runs, *more], tmp_path / "over.png", "k", ("strategy",))
     for name in ("curves.png", "over.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    one = {seeds.title for seeds in plot.alike([*runs, dense], ("reward", "strategy"))}
-    two = {seeds.title for seeds in plot.alike([*runs, dense])}
+    one = {seeds.title for seeds in grouping.alike([*runs, dense], ("reward", "strategy"))}
+    two = {seeds.title for seeds in grouping.alike([*runs, dense])}
     assert len(one) == 1 and len(two) == 2
 
 
@@ -254,7 +336,8 @@ def test_settings_that_do_not_tell_runs_apart_are_refused(runs, tmp_path):
 def test_the_committed_runs_are_drawn(tmp_path):
     committed = sorted(REPO.glob("experiments/reference/*-seed*"))
     plot.curves(committed, tmp_path / "curves.png")
-    assert len(plot.alike(committed)) == len({path.name.rpartition("-")[0] for path in committed})
+    named = {path.name.rpartition("-")[0] for path in committed}
+    assert len(grouping.alike(committed)) == len(named)
 
 
 def test_benchmark_runs(tmp_path):

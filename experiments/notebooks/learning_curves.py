@@ -29,12 +29,13 @@ from pathlib import Path
 sys.path.append(str(Path(globals().get("__file__", "cell")).resolve().parents[1]))
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 
 import cells
-import curves
+import grouping
+import plot
 import published
+from her_jax import metrics
 
 # %% [markdown]
 # ## Options
@@ -67,34 +68,38 @@ RUN, _ = cells.checked(lambda: cells.trained(OPTIONS))
 # ## The committed runs
 #
 # Runs whose settings differ in nothing but the seed form a group. A group is named by the settings
-# in which it differs from the other groups of its task.
+# that tell it from the other groups of its panel.
 
 
 # %%
-def counted(group: curves.Group) -> str:
-    """The number of seeds, in words."""
-    return f"{len(group.curves)} seed" + "s" * (len(group.curves) > 1)
+def grouped(runs: list[Path], name: str) -> dict[str, list[grouping.Seeds]]:
+    """Groups of runs by the title of their panel; `name` is that of a panel's only group."""
+    groups = grouping.alike(runs)
+    return grouping.panels([dataclasses.replace(s, label=s.label or name) for s in groups])
 
 
-PANELS = cells.checked(lambda: curves.read(curves.folders(OPTIONS.reference)))
-LIVE = cells.checked(lambda: curves.read([RUN.folder]))
+def print_steps(panels: dict[str, list[grouping.Seeds]]) -> None:
+    """When each seed first reached a success of `grouping.THRESHOLD`."""
+    for title, groups in panels.items():
+        for seeds in groups:
+            reached = ", ".join(map(grouping.amount, grouping.reached(seeds.runs)))
+            print(f"{title}; {seeds.label}: steps to {grouping.THRESHOLD:.2f}: {reached}")
 
-for panel, groups in PANELS.items():
-    for group in groups:
-        reached = [curves.steps_to(curve, 0.9) for curve in group.curves]
-        print(
-            f"{panel.task}, {group.label}: {counted(group)}, steps to 0.90: "
-            + ", ".join("not reached" if np.isinf(steps) else f"{steps:,.0f}" for steps in reached)
-        )
+
+FOLDERS = sorted(path.parent for path in OPTIONS.reference.glob(f"*/{metrics.METRICS}"))
+PANELS = cells.checked(lambda: grouped(FOLDERS, "this project"))
+LIVE = cells.checked(lambda: grouped([RUN.folder], "this notebook's"))
+cells.checked(lambda: print_steps(PANELS))
+cells.checked(lambda: print_steps(LIVE))
 
 # %% [markdown]
 # ## Curves
 #
 # How to read a panel:
 #
-# - A thin line is one seed. The thick line is the median over the seeds, the band lies between the
-#   lower and the upper quartile. With two or three seeds the band shows little more than their
-#   range.
+# - A thin line is one of several seeds. The thick line is the median over them, the band lies
+#   between the lower and the upper quartile. With two or three seeds the band shows little more
+#   than their range.
 # - The dashed line is the run that this notebook has just trained or read.
 # - The dotted line is what doing nothing scores.
 # - Markers are published figures. A filled one was quoted from a text or computed from the authors'
@@ -105,18 +110,6 @@ for panel, groups in PANELS.items():
 
 
 # %%
-def draw_group(axes: Axes, group: curves.Group, color: str) -> None:
-    """One group: each seed thin, the median thick, the quartiles as a band."""
-    for curve in group.curves:
-        axes.plot(curve.env_steps, curve.success, color=color, linewidth=0.7, alpha=0.5)
-        if curve.floor is not None:
-            axes.axhline(curve.floor, color="gray", linestyle=":", linewidth=0.8)
-    middle = curves.quartiles(group.curves)
-    label = f"{group.label} ({counted(group)})"
-    axes.plot(middle.env_steps, middle.median, color=color, linewidth=2, label=label)
-    axes.fill_between(middle.env_steps, middle.lower, middle.upper, color=color, alpha=0.2)
-
-
 def draw_published(axes: Axes, task: str) -> None:
     """Published figures of one task, a marker for each code."""
     figures = [figure for figure in published.figures() if figure.task == task]
@@ -135,17 +128,21 @@ def draw_published(axes: Axes, task: str) -> None:
             )
 
 
-def draw_panel(axes: Axes, panel: curves.Panel) -> None:
+def draw_panel(axes: Axes, title: str) -> None:
     """All that is known of one task under one reward and tolerance."""
-    for i, group in enumerate(PANELS.get(panel, [])):
-        draw_group(axes, group, f"C{i}")
-    for group in LIVE.get(panel, []):
-        for curve in group.curves:
-            axes.plot(curve.env_steps, curve.success, "k--", marker=".", label="this notebook's")
-    if (panel.reward, panel.tolerance) == ("sparse", "v4"):
-        draw_published(axes, panel.task)
+    ours, live = PANELS.get(title, []), LIVE.get(title, [])
+    for i, seeds in enumerate(ours):
+        plot.curve(axes, seeds, f"C{i}")
+    plot.floors(axes, ours)
+    for seeds in live:
+        names = ("env_steps", "requested_goal_success")
+        steps, success = (grouping.column(seeds.runs[0], name) for name in names)
+        axes.plot(steps, success, "k--", marker=".", label=seeds.label)
+    settings = [*ours, *live][0].settings
+    if (settings["reward"], settings["tolerance"], settings["goal"]) == ("sparse", "v4", "many"):
+        draw_published(axes, settings["task"])
     axes.set(
-        title=f"{panel.task}, {panel.reward} reward, tolerance {panel.tolerance}",
+        title=title,
         xlabel="environment steps",
         ylabel="success on held-out requested goals",
         xscale="log",
@@ -157,12 +154,12 @@ def draw_panel(axes: Axes, panel: curves.Panel) -> None:
     axes.legend(once.values(), once.keys(), fontsize="x-small")
 
 
-names = list(dict.fromkeys([*PANELS, *LIVE]))
-rows = (len(names) + 1) // 2
+titles = list(dict.fromkeys([*PANELS, *LIVE]))
+rows = (len(titles) + 1) // 2
 picture, grid = plt.subplots(rows, 2, figsize=(12, 4.5 * rows), layout="constrained", squeeze=False)
-for axes, panel in zip(grid.flat, names, strict=False):
-    draw_panel(axes, panel)
-for axes in grid.flat[len(names) :]:
+for axes, title in zip(grid.flat, titles, strict=False):
+    draw_panel(axes, title)
+for axes in grid.flat[len(titles) :]:
     axes.axis("off")
 cells.show(picture, "learning_curves", OPTIONS)
 

@@ -1,0 +1,197 @@
+"""Runs of equal settings together: groups, what tells them apart, and what their seeds reached."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import her_envs
+import launch
+from her_envs import bitflip
+from her_jax import metrics, statistics
+from her_jax.config import AGENTS, Config
+from her_jax.errors import UserError
+
+THRESHOLD = 0.9
+"""Success whose steps tables count."""
+
+SHOWN = 3
+"""Settings that a label names before it only counts them."""
+
+_OF_AGENTS = frozenset(field.name for kind in AGENTS.values() for field in dataclasses.fields(kind))
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """Runs whose settings differ in nothing but the seed.
+
+    Attributes:
+      runs: their folders.
+      settings: by name, without the seed.
+      title: of the panel that they belong to.
+      label: what tells them from the others of the panel; empty if there are none.
+    """
+
+    runs: tuple[Path, ...]
+    settings: dict[str, Any]
+    title: str
+    label: str = ""
+
+
+def alike(
+    runs: Sequence[Path],
+    by: Sequence[str] = (),
+    title: Callable[[dict[str, Any]], str] | None = None,
+    also: Callable[[Path], dict[str, Any]] = lambda run: {},
+) -> list[Seeds]:
+    """Runs whose settings differ in nothing but the seed, together.
+
+    Budget, host threads and checkpoint period are no settings here: they change no evaluation.
+
+    Args:
+      runs: run folders.
+      by: settings that labels are made of; default those that differ within a panel, of which
+        labels name a few.
+      title: of the panel of some settings; default task, size or tolerance, and reward, but no
+        reward if `by` names it.
+      also: what counts as a setting of a run besides, by name.
+
+    Raises:
+      UserError: if a folder is no run, or `by` names no setting, or too few to tell groups apart.
+    """
+    found: dict[str, Seeds] = {}
+    for run in runs:
+        values = settings(launch.read_config(run)) | also(run)
+        for name in by:
+            if name not in values:
+                raise UserError(f"by: {name!r} is no setting; name some of {', '.join(values)}")
+        key = json.dumps(values)
+        members = found[key].runs if key in found else ()
+        found[key] = Seeds((*members, run), values, title(values) if title else _title(values, by))
+    return [
+        seeds
+        for members in panels(list(found.values())).values()
+        for seeds in _labelled(members, by)
+    ]
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What an evaluation depends on, by the names of train.py's options, without the seed.
+
+    The agent's name is "agent".
+    """
+    lasting = {
+        "agent" if name == "agent.name" else name.rpartition(".")[2]: value
+        for name, value in config.lasting().items()
+    }
+    del lasting["seed"]
+    return lasting | {"eval_episodes": config.train.eval_episodes}
+
+
+def panels(groups: Sequence[Seeds]) -> dict[str, list[Seeds]]:
+    """Title -> what is drawn there."""
+    found: dict[str, list[Seeds]] = {}
+    for seeds in groups:
+        found.setdefault(seeds.title, []).append(seeds)
+    return found
+
+
+def differing(groups: Sequence[Seeds]) -> list[str]:
+    """Names of the settings in which the groups of a panel differ.
+
+    The agent comes first, then always the setting that, with those before it, tells most groups
+    apart. What the agents' configurations hold differs only where groups of one agent differ in it.
+    """
+    left = []
+    for name in dict.fromkeys(name for seeds in groups for name in seeds.settings):
+        beside = ["agent"] if name in _OF_AGENTS else []
+        if _count(groups, [*beside, name]) > _count(groups, beside):
+            left.append(name)
+    names: list[str] = []
+    while left:
+        names.append(max(left, key=lambda n: (n == "agent", _count(groups, [*names, n]))))
+        left.remove(names[-1])
+    return names
+
+
+def label(settings: dict[str, Any], names: Sequence[str], shown: int | None = None) -> str:
+    """E.g. "strategy=future, k=4"; what agents lack is left out.
+
+    Args:
+      settings: of a group.
+      names: of settings.
+      shown: how many are named before the others are only counted; default all.
+    """
+    words = [f"{name}={word(settings[name])}" for name in names if name in settings]
+    named = words[:shown]
+    more = [f"+{len(words) - len(named)} more"] if len(words) > len(named) else []
+    return ", ".join(named + more)
+
+
+def word(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, list):
+        return " ".join(map(word, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def finished(runs: Sequence[Path]) -> list[Path]:
+    """Those that have a summary."""
+    return [run for run in runs if (run / metrics.SUMMARY).is_file()]
+
+
+def column(run: Path, field: str) -> list[Any]:
+    """One figure of every epoch."""
+    return [line[field] for line in metrics.read(run)]
+
+
+def reached(runs: Sequence[Path], field: str = "env_steps") -> list[int | None]:
+    """Of each run `field` at the first success of `THRESHOLD`; None if it never got there."""
+    return [
+        statistics.steps_to(column(run, field), column(run, "requested_goal_success"), THRESHOLD)
+        for run in runs
+    ]
+
+
+def amount(value: float | None) -> str:
+    """Steps or seconds until a success, in words if it was never reached."""
+    return "not reached" if value is None else f"{value:,.0f}"
+
+
+def _title(settings: dict[str, Any], by: Sequence[str]) -> str:
+    """Task and tolerance, and the reward unless it tells curves apart; of bit strings the size."""
+    task = settings["task"]
+    if task == bitflip.NAME:
+        return task if "n" in by else f"{task}, {settings['n']} bits"
+    tolerance = her_envs.TOLERANCES[settings["tolerance"]][task]
+    reward = "" if "reward" in by else f"{settings['reward']} reward, "
+    goal = "single goal, " if settings["goal"] == "single" and "goal" not in by else ""
+    return f"{task}, {reward}{goal}within {100 * tolerance:.0f} cm"
+
+
+def _count(groups: Sequence[Seeds], names: Sequence[str]) -> int:
+    """How many kinds of groups some settings tell apart."""
+    return len({json.dumps([seeds.settings.get(name) for name in names]) for seeds in groups})
+
+
+def _labelled(members: Sequence[Seeds], by: Sequence[str]) -> list[Seeds]:
+    """The groups of a panel, with labels.
+
+    Raises:
+      UserError: if two of them agree in all that `by` names.
+    """
+    names = by or differing(members)
+    seen: dict[str, Seeds] = {}
+    for seeds in members if by else ():
+        text = label(seeds.settings, by)
+        if text in seen:
+            others = ", ".join(differing([seen[text], seeds]))
+            raise UserError(f"by: runs with {text} differ in {others} too; add that")
+        seen[text] = seeds
+    return [
+        dataclasses.replace(seeds, label=label(seeds.settings, names, None if by else SHOWN))
+        for seeds in members
+    ]
