@@ -66,7 +66,9 @@ def _row(
     relabel = jax.jit(functools.partial(train.replayed, env, config))
     steps = buffer.sample(stored, jax.random.key(1), UPDATES * ROWS)
     reward, goals = replay.scorer(env.reward), goal_set.standard(env, 200)
-    drawn = train.Drawn(steps, *relabel(stored, steps, jax.random.key(2)))
+    transitions, paid = relabel(stored, steps, jax.random.key(2))
+    way = train.returns(env, config, stored, steps, transitions, paid)
+    drawn = train.Drawn(steps, transitions, paid, way)
     seconds = harness.side_by_side(
         {
             "stored": lambda: _clean(replay.check_stored(env, config, stored, jax.random.key(3))),
