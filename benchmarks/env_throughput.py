@@ -26,12 +26,12 @@ import tyro
 import harness
 import her_envs
 import original
-from her_envs.fetch.tasks import SUBSTEPS
+from her_envs.fetch.tasks import SUBSTEPS, TASKS
 from her_envs.physics.native import floats
 
 
 def main(
-    tasks: tuple[str, ...] = her_envs.names(),
+    tasks: tuple[str, ...] = tuple(TASKS),
     num_envs: tuple[int, ...] = (64,),
     steps: int = 50,
     rounds: int = 5,

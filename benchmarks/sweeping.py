@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import tyro
 import harness
 import her_envs
 from her_jax import group, train
-from her_jax.config import Config, DDPGConfig, EnvConfig, ReplayConfig, TrainConfig
+from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
 from her_jax.runner import Run
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
+import presets
 
 MODES = ("map", "vmap")
 
@@ -37,11 +41,9 @@ def main(
       rounds: Timed calls of each.
       out: Results file; default benchmarks/results/sweeping.json.
     """
-    config = Config(  # the preset of experiments/presets/fetch_push.py
-        env=EnvConfig(task="FetchPush"),
-        train=TrainConfig(num_envs=16, updates_per_cycle=100, cycles_per_epoch=cycles),
-        replay=ReplayConfig(capacity=20_000, batch_size=512),
-        agent=DDPGConfig(discount=0.9, target_period=1, action_l2=0.1),
+    config = presets.load("tuned", "fetch-push")
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, cycles_per_epoch=cycles)
     )
     if smoke:
         agents, rounds = 2, 1

@@ -48,6 +48,7 @@ import tyro
 import harness
 import her_envs
 import original
+from her_envs.fetch.tasks import TASKS
 from her_jax import agents, evaluate, goal_set, train
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -391,7 +392,7 @@ def main(
     if smoke:
         tasks, env_steps, eval_period, target = tasks[:1], 200, 100, 1.0
     limits = Limits(env_steps, limit_s, target, eval_period)
-    tasks = _known("tasks", tasks, her_envs.names())
+    tasks = _known("tasks", tasks, tuple(TASKS))
     contenders = _known("contenders", contenders, CONTENDERS)
     if set(contenders) != {"ours"}:
         library()

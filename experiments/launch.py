@@ -16,7 +16,7 @@ import her_envs
 from her_jax import metrics
 from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
-from her_jax.runner import Run
+from her_jax.runner import PLUGIN, Run
 from her_jax.types import GoalEnv
 
 console = Console(highlight=False, soft_wrap=True)
@@ -65,26 +65,28 @@ def read_config(folder: Path) -> Config:
     if not folder.is_dir():
         raise UserError(f"run: {folder} is no folder; give one that train.py made")
     values = metrics.read_json(folder / metrics.CONFIG)
-    replay = values.get("replay") if isinstance(values, dict) else None
-    load_plugin(replay.get("plugin", "") if isinstance(replay, dict) else "")
+    if (folder / PLUGIN).is_file():
+        load_plugin(str(folder / PLUGIN))
     return Config.from_dict(values)
 
 
 def load_plugin(path: str) -> None:
-    """Runs a user's Python file once, so that what it registers is known; "" for none.
+    """Runs a user's Python file, so that what it registers is known; equal files once; "" for none.
 
     Raises:
       UserError: if there is no such file, or it fails.
     """
-    if not path or path in _plugins:
+    if not path:
         return
     try:
-        runpy.run_path(path)
+        text = Path(path).read_text()
+        if text not in _plugins:
+            runpy.run_path(path)
     except UserError:
         raise
     except Exception as error:  # whatever a user's file may raise
         raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
-    _plugins.add(path)
+    _plugins.add(text)
 
 
 def open_run(folder: Path) -> Run:

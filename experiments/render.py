@@ -86,7 +86,7 @@ def record(
     film = jax.jit(functools.partial(_states, run, state))
     partial = out.with_name("partial-" + out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    fps = _FRAMES_PER_S // run.config.env.action_repeat
+    fps = _FRAMES_PER_S / run.env.steps_per_action
     with _ffmpeg(partial, width, height, fps) as writer:
         for start in _each(goal_set.standard(env, episodes).starts):
             for frame in her_envs.render.frames(env, film(start), width=width, height=height):
@@ -101,12 +101,12 @@ def scene(env: GoalEnv) -> FetchEnv | None:
 
 
 @contextmanager
-def _ffmpeg(out: Path, width: int, height: int, fps: int) -> Iterator[Any]:
+def _ffmpeg(out: Path, width: int, height: int, fps: float) -> Iterator[Any]:
     """An encoder that takes frames by `send`."""
     writer = imageio_ffmpeg.write_frames(
         str(out),
         (width, height),
-        fps=fps,
+        fps=fps,  # pyright: ignore[reportArgumentType]  # it takes halves, too
         macro_block_size=16,
         ffmpeg_log_level="error",
     )

@@ -2,8 +2,8 @@
 
 Optuna proposes, a training scores: the objective is success averaged over all evaluations until the
 budget is spent, so that what learns earlier wins. Success is measured on a validation set of goals
-of its own, never on the held-out goals of published figures. Trials that lag behind the median are
-stopped early. The study is the CSV, a line a trial, written as they end; given again, it goes on.
+of its own, never on the held-out goals of published figures. The study is the CSV, a line a trial,
+written as they end; given again, it goes on.
 
 It needs the extra `search`: `pip install -e '.[search]'`.
 """
@@ -54,7 +54,7 @@ class Trial:
       values: setting -> value.
       score: mean success of the evaluations made.
       final: success of the last one.
-      env_steps: steps trained; fewer than the budget if the trial was stopped.
+      env_steps: steps trained.
       seconds: of training and evaluation, compiling included.
       commit: of the code.
     """
@@ -100,39 +100,32 @@ def main(
         env=dataclasses.replace(base.env, num_threads=threads),
         train=dataclasses.replace(base.train, env_steps=env_steps),
     )
-    preset = {name: _look_up(base, name) for name in SPACE}
+    preset = {name: look_up(base, name) for name in SPACE}
     study, optuna = _study(read(out), seed, preset)
     for number in range(trials):
         asked = study.ask(distributions(optuna))
-        config = configured(base, asked.params)
-        scores: list[float] = []
-        pruned = False
-        began = time.perf_counter()
-        steps = 0
-        for steps, success in learning_curve(config, episodes):
-            scores.append(success)
-            asked.report(success, steps)
-            if asked.should_prune():
-                pruned = True
-                break
-        # A stopped trial counts as if it had stayed where it was.
-        epochs = -(-env_steps // _epoch_steps(config))
-        score = (sum(scores) + (epochs - len(scores)) * scores[-1]) / epochs
-        study.tell(asked, score)
-        line = Trial(
-            asked.params,
-            score,
-            scores[-1],
-            steps,
-            time.perf_counter() - began,
-            provenance.commit(),
-        )
-        append(out, line)
+        trial = run_trial(configured(base, asked.params), asked.params, episodes)
+        study.tell(asked, trial.score)
+        append(out, trial)
         launch.console.print(
-            f"trial {number + 1} of {trials}: {score:.3f}, last {scores[-1]:.3f} at {steps:,} steps"
-            f"{' (stopped)' if pruned else ''}; best so far {study.best_value:.3f}"
+            f"trial {number + 1} of {trials}: {trial.score:.3f}, last {trial.final:.3f} at "
+            f"{trial.env_steps:,} steps; best so far {study.best_value:.3f}"
         )
     launch.report({"best": study.best_params, "score": study.best_value, "study": str(out)})
+
+
+def run_trial(config: Config, values: dict[str, Any], episodes: int) -> Trial:
+    """Trains once."""
+    began = time.perf_counter()
+    steps, success = zip(*learning_curve(config, episodes), strict=True)
+    return Trial(
+        values=values,
+        score=sum(success) / len(success),
+        final=success[-1],
+        env_steps=steps[-1],
+        seconds=time.perf_counter() - began,
+        commit=provenance.commit(),
+    )
 
 
 def learning_curve(config: Config, episodes: int) -> Iterator[tuple[int, float]]:
@@ -234,7 +227,6 @@ def _study(done: list[Trial], seed: int, first: dict[str, Any]) -> tuple[Any, An
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=6),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=100_000),
     )
     for trial in done:
         study.add_trial(
@@ -247,16 +239,11 @@ def _study(done: list[Trial], seed: int, first: dict[str, Any]) -> tuple[Any, An
     return study, optuna
 
 
-def _look_up(config: Config, name: str) -> Any:
+def look_up(config: Config, name: str) -> Any:
+    """The value that a configuration has of a searched setting."""
     part, field = name.split(".")
     value = getattr(getattr(config, part), field)
     return 0.0 if name == "replay.priority_share" and config.replay.priority == "uniform" else value
-
-
-def _epoch_steps(config: Config) -> int:
-    env = launch.make_env(config.env)
-    settings = config.train
-    return settings.cycles_per_epoch * settings.num_envs * env.horizon * config.env.action_repeat
 
 
 if __name__ == "__main__":

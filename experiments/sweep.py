@@ -25,10 +25,13 @@ otherwise, the others on any Fetch task:
     bits        bit strings of 8 to 50 bits with and without hindsight: Andrychowicz et al. 2017,
                 figure 1
     goals       the same goal in every episode against many goals, with and without hindsight:
-                Andrychowicz et al. 2017, figures 2 and 3
+                Andrychowicz et al. 2017, figures 3 and 4
     strategies  relabelling strategies x k: Andrychowicz et al. 2017 (arXiv:1707.01495), figure 6
     rewards     sparse and dense reward, with and without hindsight: the four configurations of
                 Plappert et al. 2018 (arXiv:1802.09464)
+
+and of this project:
+
     updates     25 to 200 updates for each round of episodes
 """
 
@@ -74,11 +77,13 @@ class Recipe:
     Attributes:
       grids: each a cross product; all of them together are the settings.
       against: the number on its horizontal axis, if that is not time.
+      flips: whether it is of bit flipping; None for any task.
       episodes: budget of a bit-flipping run, whatever the length of its episodes.
     """
 
     grids: tuple[Grid, ...]
     against: str | None = None
+    flips: bool | None = None
     episodes: int | None = None
 
     def budgeted(self, config: Config) -> Config:
@@ -93,9 +98,9 @@ FIGURES = {
     "strategies": Recipe(
         (("strategy=none",), ("strategy=future,final,episode,random", "k=1,2,4,8,16")), "k"
     ),
-    "bits": Recipe((("n=8,10,11,12,13,15,20,30,50", "strategy=future,none"),), "n", 50_000),
-    "goals": Recipe((("goal=single,many", "strategy=future,none"),)),
-    "rewards": Recipe((("reward=sparse,dense", "strategy=future,none"),)),
+    "bits": Recipe((("n=8,10,11,12,13,15,20,30,50", "strategy=future,none"),), "n", True, 50_000),
+    "goals": Recipe((("goal=single,many", "strategy=future,none"),), flips=False),
+    "rewards": Recipe((("reward=sparse,dense", "strategy=future,none"),), flips=False),
     "updates": Recipe((("updates_per_cycle=25,50,100,200",),)),
 }
 
@@ -233,7 +238,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         args=words[len(task) :],
         return_unknown_args=True,
     )
-    if _given(base, "--seed"):
+    if any(word == "--seed" or word.startswith("--seed=") for word in base):
         raise UserError("seed: a sweep has several; give --seeds 0 1 2")
     group.resolve(options.batch)
     seeds = options.seeds
@@ -248,10 +253,13 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     recipe = Recipe((options.grid,)) if options.figure is None else FIGURES[options.figure]
     plain = train.parse([*task, *base]).config
     names = [name for name in grouping.settings(plain) if name not in ("task", "agent")]
-    if _given(base, "--env-steps"):
-        recipe = dataclasses.replace(recipe, episodes=None)
-    elif recipe.episodes and plain.env.task != bitflip.NAME:
-        raise UserError(f"figure: {options.figure!r} is of bit-flip; use that task")
+    flips = plain.env.task == bitflip.NAME
+    if recipe.flips is not None and recipe.flips != flips:
+        kind = "bit-flip" if recipe.flips else "the Fetch tasks"
+        raise UserError(f"figure: {options.figure!r} is of {kind}; use another task")
+    usual = presets.load("tuned", task[0], plain.env.n).train.env_steps
+    if plain.train.env_steps != usual:
+        recipe = dataclasses.replace(recipe, episodes=None)  # the command line says
     settings = tuple(
         Setting(changes, recipe.budgeted(_changed([*task, *base], changes)))
         for grid in recipe.grids
@@ -262,10 +270,6 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
             dataclasses.replace(setting.config, seed=seed)  # refuses a seed out of range
     _require_different(settings)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
-
-
-def _given(words: Sequence[str], flag: str) -> bool:
-    return any(word == flag or word.startswith(f"{flag}=") for word in words)
 
 
 def cross(grid: Grid, names: Iterable[str]) -> list[dict[str, str]]:

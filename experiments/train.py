@@ -110,7 +110,10 @@ def parse(words: list[str]) -> Launch:
         task, flags = words[0], words[1:]
     flags = [_PREFIX.sub("--", word) for word in flags]
     launch.load_plugin(_value(flags, "--plugin", ""))
-    preset = presets.load(_value(flags, "--preset", "tuned"), task)
+    bits = _value(flags, "--n", "10")
+    preset = presets.load(
+        _value(flags, "--preset", "tuned"), task, int(bits) if bits.isdigit() else 10
+    )
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
     settings = tyro.cli(

@@ -99,7 +99,7 @@ def sample(
         episode = jax.random.randint(episode_key, (batch_size,), 0, state.size)
     else:
         level = jax.random.uniform(episode_key, (batch_size,))
-        # Rounding may leave the last sum below a level.
+        # A parallel sum in float32 is not quite monotone, so the flat tail may be found too late.
         episode = jnp.minimum(jnp.searchsorted(distribution, level, side="right"), state.size - 1)
     return Moment(
         episode.astype(jnp.int32), jax.random.randint(time_key, (batch_size,), 0, horizon)

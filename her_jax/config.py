@@ -40,7 +40,8 @@ class EnvConfig:
     """Requested goals: "many", or "single", the same in every episode (HER paper, section 4.3; not
     comparable)."""
     action_repeat: int = 1
-    """Environment steps for which an action is held (ALF holds it for 3); all of them count."""
+    """Environment steps for which an action is held, a divisor of the horizon; all of them
+    count."""
     n: int = 10
     """Bits of BitFlip; without effect on other environments."""
 
@@ -55,7 +56,8 @@ class ReplayConfig:
     """Which goals replace the requested one: "future", "final", "episode", "random" or "none" (HER
     paper, section 4.5), "future_actual" (mrl), or one that `plugin` registers."""
     plugin: str = ""
-    """Python file that is imported first, to `relabel.register` more strategies."""
+    """Python file that is run first, to `relabel.register` more strategies. The run folder keeps a
+    copy, which everything that opens the run executes."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
     batch_size: int = 256
@@ -63,7 +65,7 @@ class ReplayConfig:
     late_batch_size: int = 0
     """Transitions in one update from `late_batch_env_steps` on; 0 for `batch_size` throughout."""
     late_batch_env_steps: int = 0
-    """Environment steps after which `late_batch_size` applies."""
+    """Environment steps after which `late_batch_size` applies, if it is not 0."""
     priority: str = "uniform"
     """Which episodes are replayed: "uniform", or "energy" (Zhao and Tresp 2018,
     arXiv:1810.01363)."""
@@ -117,7 +119,13 @@ class ReplayConfig:
             "must lie in [0, 1]; the paper has 1",
         )
         _require(self.n_step > 0, "n_step", self.n_step, "is not positive; try 1")
-        _require(self.audited_rows >= 0, "audited_rows", self.audited_rows, "is negative; try 4")
+        batch = min(self.batch_size, self.late_batch_size or self.batch_size)
+        _require(
+            0 <= self.audited_rows <= batch,
+            "audited_rows",
+            self.audited_rows,
+            f"must lie in 0 to the batch size, {batch}; try {min(4, batch)}",
+        )
 
     @property
     def relabel_probability(self) -> float:
@@ -193,7 +201,7 @@ class TD3Config:
     """Twin delayed DDPG (Fujimoto et al. 2018, arXiv:1802.09477).
 
     Defaults of the three additions are the paper's; all others are those of DDPG here, but for
-    target networks that follow every update of the actor.
+    target networks that follow every update of the actor and no penalty on actions.
     """
 
     NAME: ClassVar[str] = "td3"
@@ -283,7 +291,7 @@ class DQNConfig:
     NAME: ClassVar[str] = "dqn"
 
     hidden: tuple[int, ...] = (256,)
-    """Widths of the hidden layers; one of 256 in the HER paper's section 4.1."""
+    """Widths of the hidden layers; one of 256 in the HER paper's section 3.1."""
     layer_norm: bool = False
     """Layer normalisation in the hidden layers."""
     critic_learning_rate: float = 1e-3
@@ -382,9 +390,10 @@ class TrainConfig:
     cycles_per_epoch: int = 50
     """Rounds between two evaluations."""
     observation_noise: float = 0.0
-    """Standard deviation of the noise on everything observed in training, in the observation's own
-    units; evaluation has none. 0.01 m made the HER paper's policies work on a robot (section
-    4.6)."""
+    """Standard deviation of the noise on observations in training, the same number in the units of
+    each coordinate: on what the exploring policy sees, and drawn anew on what is replayed. Goals,
+    stored episodes, statistics and evaluation have none. 0.01 m made the HER paper's policy work on
+    a robot (section 4.6)."""
     eval_episodes: int = 200
     """Held-out goals on which success is measured after every epoch."""
     checkpoint_period: int = 1
@@ -446,8 +455,11 @@ class Config:
     def from_dict(cls, values: dict[str, Any]) -> Config:
         """Inverse of `to_dict`.
 
+        Fields that a part lacks take their defaults, so that a setting which is added must default
+        to what the code did before.
+
         Raises:
-          UserError: if a field is missing or unknown.
+          UserError: if a part is missing, or a field is unknown.
         """
         try:
             agent = dict(values["agent"])

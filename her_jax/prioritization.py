@@ -24,7 +24,7 @@ STEP_S = 0.04
 
 MAX_STEP_ENERGY = 0.5
 """Joules that a step adds at most, so that one blow does not outweigh all else (the authors' code,
-`clip_energy`)."""
+`clip_energy` for FetchPickAndPlace; used here for all Fetch tasks)."""
 
 
 def uniform(episode: Episode) -> jax.Array:

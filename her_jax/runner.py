@@ -8,7 +8,9 @@ checkpoint.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +39,9 @@ from her_jax.goal_set import GoalSet
 from her_jax.types import GoalEnv, GoalObs, Key
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+PLUGIN = "plugin.py"
+"""Copy of the file that registered the run's own strategies."""
 
 MAX_MEMORY_SHARE = 0.8
 """Largest share of free memory that the buffer may take."""
@@ -71,8 +76,9 @@ class Run:
         self.agent = agents.make(config.agent, env)
         _require_positions(env, config)
         episodes = config.train.cycles_per_epoch * config.train.num_envs
-        self.epoch_steps = episodes * env.horizon * config.env.action_repeat
-        self.eval_steps = config.train.eval_episodes * env.horizon * config.env.action_repeat
+        episode_steps = env.horizon * env.steps_per_action
+        self.epoch_steps = episodes * episode_steps
+        self.eval_steps = config.train.eval_episodes * episode_steps
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
         require_memory(env, config)
 
@@ -124,7 +130,10 @@ class Run:
         except OSError as error:
             raise UserError(f"out: {self.folder} cannot be made ({error}); name another") from None
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())
+        if self.config.replay.plugin:
+            shutil.copyfile(self.config.replay.plugin, self.folder / PLUGIN)
         return {
+            "plugin_sha256": self._plugin_hash(),
             "task": self.config.env.task,
             "goal": evaluate.goal_settings(self.env.goal_spec),
             "settings": self.config.lasting(),
@@ -133,6 +142,11 @@ class Run:
             "agents_in_program": 1,
             "commits": [provenance.commit()],
         }
+
+    def _plugin_hash(self) -> str:
+        """SHA-256 of the folder's plugin; empty without one."""
+        path = self.folder / PLUGIN
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
     def reopen(self) -> tuple[int, train.TrainState, dict[str, Any]]:
         """Epoch, state and plain values of the latest checkpoint; later lines are dropped.
@@ -166,6 +180,11 @@ class Run:
         epoch, state, about = checkpoint.restore(self.folder, like, self.config.env.task)
         evaluate.require_same_goal(about["goal"], self.env.goal_spec)
         _require_same_settings(about.get("settings", {}), self.config.lasting(), self.folder)
+        if about.get("plugin_sha256", "") != self._plugin_hash():
+            raise UserError(
+                f"plugin: {self.folder / PLUGIN} is not the file that the checkpoint was trained "
+                "with; restore it"
+            )
         return epoch, state, about
 
     def evaluate(self, state: train.TrainState, starts: Any) -> evaluate.Outcome:
@@ -262,7 +281,7 @@ class Run:
         spec = self.env.goal_spec
         self.console.print(
             f"success: {spec.name} within {spec.tolerance} {spec.units} {spec.when}, "
-            f"on {goals.episodes} held-out requested goals (set {goals.sha256[:16]}); "
+            f"on {goals.episodes} {spec.origin} requested goals (set {goals.sha256[:16]}); "
             f"doing nothing scores {floor:.3f}"
         )
         return floor
@@ -505,12 +524,18 @@ def _free_bytes() -> int:
 
 
 def _require_positions(env: GoalEnv, config: Config) -> None:
-    """Energy is that of a moving thing."""
+    """Energy is that of a thing that is seen every step."""
     spec = env.goal_spec
-    if config.replay.priority == "energy" and (spec.coordinates, spec.units) != (tuple("xyz"), "m"):
+    if config.replay.priority != "energy":
+        return
+    if (spec.coordinates, spec.units) != (tuple("xyz"), "m"):
         raise UserError(
             f"priority: 'energy' needs goals that are positions in metres, and {env.name}'s is a "
             f"{spec.name}; use uniform"
+        )
+    if env.steps_per_action != 1:
+        raise UserError(
+            "priority: 'energy' needs the speed of every step, and actions are held; use uniform"
         )
 
 

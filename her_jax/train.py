@@ -138,7 +138,7 @@ def cycle(
     metrics["exploring_requested_goal_success"] = jnp.mean(reached)
     for i, spec in enumerate(env.cost_specs):
         metrics[f"exploring_{spec.name}"] = jnp.mean(jnp.sum(episodes.cost[..., i], axis=-1))
-    played = config.train.num_envs * env.horizon * config.env.action_repeat
+    played = config.train.num_envs * env.horizon * env.steps_per_action
     state = TrainState(learner, statistics, replay, next_key, state.env_steps + played)
     return state, metrics, drawn
 
@@ -232,6 +232,13 @@ def relabelled(
     return jax.vmap(one)(steps, jax.random.split(key, steps.time.shape[0]))
 
 
+def replayed_episodes(config: Config, replay: buffer.BufferState) -> jax.Array | None:
+    """How often each stored episode is replayed, for `buffer.sample`; None if equally often."""
+    if config.replay.priority == "uniform":
+        return None
+    return buffer.cumulative(replay, config.replay.priority_share)
+
+
 def replayed(
     env: GoalEnv, config: Config, replay: buffer.BufferState, steps: Moment, key: Key
 ) -> tuple[Transition, jax.Array]:
@@ -288,9 +295,7 @@ def learn(
     Returns:
       The learner, the means of its metrics, and `audited_rows` rows of each batch, [B, ...].
     """
-    settings = config.replay
-    uniform = settings.priority == "uniform"
-    distribution = None if uniform else buffer.cumulative(replay, settings.priority_share)
+    settings, distribution = config.replay, replayed_episodes(config, replay)
 
     def body(learner, key):
         sample_key, label_key, noise_key, update_key = jax.random.split(key, 4)

@@ -186,6 +186,11 @@ class GoalSpec:
         return "any step" if self.any_step else "last step"
 
     @property
+    def origin(self) -> str:
+        """Of the goals that success is measured on, in a sentence."""
+        return "held-out" if self.can_be_held_out else "fresh (there are too few to hold any out)"
+
+    @property
     def when(self) -> str:
         """`scored_at` in a sentence."""
         return "at any step" if self.any_step else "at the last step"
@@ -193,7 +198,7 @@ class GoalSpec:
     @property
     def can_be_held_out(self) -> bool:
         """Whether there are so many goals that training meets none of a held-out set by chance."""
-        return self.count is None or self.count >= 2**32
+        return self.count is None or self.count >= 2**48
 
 
 def _require(holds: bool, complaint: str) -> None:
@@ -275,6 +280,11 @@ class GoalEnv(Protocol):
     @property
     def horizon(self) -> int:
         """T, steps of every episode."""
+        ...
+
+    @property
+    def steps_per_action(self) -> int:
+        """Environment steps that one action lasts; 1 unless actions are held."""
         ...
 
     @property

@@ -16,13 +16,18 @@ import presets
 import replay
 import table
 from conftest import REPO, SILENT, ddpg, with_
-from her_jax import metrics
+from her_jax import metrics, relabel
+from her_jax.config import Config
 from her_jax.errors import UserError
 
 
 @pytest.mark.parametrize("task", presets.TASKS)
 @pytest.mark.parametrize("preset", presets.PRESETS)
 def test_presets_are_valid_for_every_task(preset, task):
+    if (preset, task) == ("plappert2018", "bit-flip"):
+        with pytest.raises(UserError, match="has no settings for bit-flip"):
+            presets.load(preset, task)
+        return
     config = presets.load(preset, task)
     assert config.env.task == presets.TASKS[task]
     assert config.env.task in her_envs.names()
@@ -42,7 +47,7 @@ def test_presets_run(preset, task, tmp_path):
     run = launch.bind(config, tmp_path / "run")
     run.console = SILENT
     _, summary = run.start()
-    assert summary["env_steps"] == 50 * config.train.num_envs
+    assert summary["env_steps"] == run.env.horizon * config.train.num_envs
 
 
 @pytest.mark.slow
@@ -53,9 +58,33 @@ def test_reach_is_learned(tmp_path):
     assert summary["requested_goal_success"] >= 0.98
 
 
-def test_python_example_of_the_readme():
+def test_python_examples_of_the_readme():
+    known = set(relabel.STRATEGIES)
     readme = (REPO / "README.md").read_text()
-    exec(readme.split("```python")[1].split("```")[0], {})
+    examples = [part.split("```")[0] for part in readme.split("```python")[1:]]
+    assert len(examples) == 2
+    for example in examples:
+        exec(example, {})
+    (new,) = set(relabel.STRATEGIES) - known
+    del relabel.STRATEGIES[new], relabel.AUDITED_AS[new]
+
+
+def test_settings_that_came_later_default_to_what_was_done_before():
+    """A configuration of a run from before means today what it meant then."""
+    values = presets.load("tuned", "fetch-reach").to_dict()
+    old = {"env": ("goal", "action_repeat", "n"), "train": ("observation_noise",)}
+    old["replay"] = ("plugin", "priority", "priority_share", "n_step", "late_batch_size")
+    old["agent"] = ("name", "layer_norm", "critics", "target_critics", "average_rate")
+    for part, names in old.items():
+        for name in names:
+            del values[part][name]
+    config = Config.from_dict(values)
+    assert config.env.goal == "many" and config.env.action_repeat == 1
+    assert config.train.observation_noise == 0
+    assert config.replay.priority == "uniform" and config.replay.n_step == 1
+    assert config.replay.late_batch_size == 0 and config.replay.plugin == ""
+    agent = ddpg(config)
+    assert not agent.layer_norm and agent.critics == 1 and agent.average_rate == 1
 
 
 def test_plappert2018_is_what_was_published():

@@ -64,6 +64,7 @@ def test_the_space_is_of_real_settings_and_holds_the_presets():
     for task in ("fetch-reach", "fetch-push", "fetch-slide", "fetch-pick-and-place"):
         base = presets.load("tuned", task)
         for name, choices in search.SPACE.items():
+            assert search.look_up(base, name) in choices
             for value in choices:
                 search.configured(base, {name: value})  # refuses what is no setting
 

@@ -31,6 +31,7 @@ class PointEnv:
     horizon: int = 15
     tolerance: float = 0.1
     name: str = "Point"
+    steps_per_action: int = 1
     observation_size: int = 2
     action_size: int = 2
     discrete: bool = False

@@ -71,6 +71,8 @@ def make(
     if name == bitflip.NAME:
         if n < 1:
             raise UserError(f"n: {n} is not positive; give the number of bits, e.g. 10")
+        if action_repeat != 1:
+            raise UserError(f"action_repeat: {action_repeat} is for Fetch tasks; use 1")
         return BitFlipEnv(n)
     if action_repeat < 1 or HORIZON % action_repeat:
         raise UserError(f"action_repeat: {action_repeat} does not divide {HORIZON}; try 2")

@@ -71,6 +71,11 @@ class BitFlipEnv:
         return self.bits
 
     @property
+    def steps_per_action(self) -> int:
+        """Actions are not held."""
+        return 1
+
+    @property
     def observation_size(self) -> int:
         """The bits."""
         return self.bits

@@ -1,7 +1,8 @@
 """Holds every action for several environment steps.
 
-Decisions become coarser and exploration reaches further; the physics of a step is untouched. Count
-environment steps, not decisions: `config.env.action_repeat` multiplies them.
+Decisions become coarser and exploration reaches further; the physics of a step is untouched. What
+is stored and scored is the state after every action, so success at any step, sums of rewards and
+the worst step's cost are of actions, not of steps.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ class Repeated:
     def horizon(self) -> int:
         """Decisions of an episode."""
         return self.env.horizon // self.times
+
+    @property
+    def steps_per_action(self) -> int:
+        """Steps for which an action is held."""
+        return self.env.steps_per_action * self.times
 
     @property
     def observation_size(self) -> int:

@@ -23,12 +23,13 @@ TASKS = {
 PRESETS = ("tuned", "plappert2018")
 
 
-def load(preset: str, task: str) -> Config:
+def load(preset: str, task: str, bits: int = 10) -> Config:
     """The settings of `preset` for `task`.
 
     Args:
       preset: "tuned" for the task's own file, or "plappert2018".
       task: one of `TASKS`.
+      bits: size of bit-flip, whose budget grows with it; without effect on other tasks.
 
     Raises:
       UserError: if either is unknown.
@@ -39,7 +40,8 @@ def load(preset: str, task: str) -> Config:
     if preset == "plappert2018" and env == "BitFlip":
         raise UserError("preset: 'plappert2018' has no settings for bit-flip; use tuned")
     name = task.replace("-", "_") if preset == "tuned" else preset
-    return importlib.import_module(f"{__name__}.{name}").config(env)
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module.config(env, bits) if env == "BitFlip" else module.config(env)
 
 
 _COMMON = (
@@ -49,6 +51,7 @@ _COMMON = (
     "critic_learning_rate",
     "discount",
     "target_rate",
+    "target_period",
 )
 
 
@@ -56,8 +59,7 @@ def with_agent(config: Config, name: str) -> Config:
     """The same settings for another agent: its own defaults, but for what all agents have.
 
     Args:
-      config: settings whose agent's network sizes, learning rates, discount and target rate are
-        kept.
+      config: settings whose agent's network sizes, learning rates, discount and targets are kept.
       name: one of `her_jax.config.AGENTS`.
 
     Raises:

@@ -23,7 +23,7 @@ def config(task: str) -> Config:
         train=TrainConfig(
             env_steps=300_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
         ),
-        replay=ReplayConfig(capacity=20_000, batch_size=512, priority="energy"),
+        replay=ReplayConfig(capacity=20_000, batch_size=512, priority="energy", priority_share=0.9),
         agent=DDPGConfig(
             layer_norm=True,
             discount=0.9,

@@ -11,14 +11,17 @@
         every `target_period` updates: Q'_i <- (1 - tau) Q'_i + tau Q_i
     behaviour: a sample of pi, or with probability eps a uniform action; greedy: tanh of the mean
 
-The clip is HER's. It acts on the value before the entropy is added, because entropy may lift a soft
-value above zero. There is no terminal mask.
+The clip is HER's, and here a heuristic: its range is that of returns without entropy, while Q'
+holds the entropy of all later steps, so soft values beyond it are cut. The entropy of s' is added
+after the clip, as Hiraoka does. With n-step returns only the entropy at their end counts. There is
+no terminal mask.
 
 References:
   Haarnoja et al. 2018 (arXiv:1812.05905), algorithm 1, section 5: the temperature (with log
   alpha in place of alpha, as the authors' code has it), appendix C: the density after tanh;
   Andrychowicz et al. 2017 (arXiv:1707.01495), appendix A;
-  Chen et al. 2021 (arXiv:2101.05982): more critics.
+  Chen et al. 2021 (arXiv:2101.05982): more critics;
+  Hiraoka 2023 (arXiv:2312.05787): bounded values with hindsight.
 """
 
 from __future__ import annotations

@@ -113,11 +113,11 @@ class TD3:
         next_value = parts.lowest(next_values, self.config.target_critics, critic_key)
         return parts.clipped(batch.reward + batch.discount * next_value, self.config.discount)
 
-    def actor_loss(self, actor: Any, critics: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """Negative value of the first critic plus the penalty, []; also the mean value."""
+    def actor_loss(self, actor: Any, critics: Any, batch: Batch) -> jax.Array:
+        """Negative value of the first critic plus the penalty, []."""
         action = self.policy(actor, batch.inputs)
         value = jnp.mean(self.values(critics[:1], batch.inputs, action))
-        return -value + self.config.action_l2 * jnp.mean(jnp.square(action)), value
+        return -value + self.config.action_l2 * jnp.mean(jnp.square(action))
 
     def update(
         self, learner: LearnerState, batch: Batch, key: Key
@@ -135,18 +135,12 @@ class TD3:
             critic_grads,
             learner.critic_optimizer,
         )
-        (actor_loss, value), actor_grads = jax.value_and_grad(self.actor_loss, has_aux=True)(
-            learner.actor.online, critics, batch
-        )
-        moved = parts.descend(
-            config.actor_learning_rate, learner.actor.online, actor_grads, learner.actor_optimizer
-        )
         updates = learner.updates + 1
         due = updates % config.actor_period == 0
-        actor, actor_optimizer = jax.tree.map(
-            lambda new, old: jnp.where(due, new, old),
-            moved,
-            (learner.actor.online, learner.actor_optimizer),
+        actor, actor_optimizer = jax.lax.cond(
+            due,
+            lambda: self._climb(learner, critics, batch),
+            lambda: (learner.actor.online, learner.actor_optimizer),
         )
         learner = LearnerState(
             actor=parts.follow(actor, learner.actor.target, config.target_rate, due),
@@ -155,9 +149,11 @@ class TD3:
             critic_optimizer=critic_optimizer,
             updates=updates,
         )
-        return learner, {
-            "critic_loss": critic_loss,
-            "actor_loss": actor_loss,
-            "policy_value": value,
-            "target_mean": jnp.mean(targets),
-        }
+        return learner, {"critic_loss": critic_loss, "target_mean": jnp.mean(targets)}
+
+    def _climb(self, learner: LearnerState, critics: Any, batch: Batch) -> tuple[Any, Any]:
+        """The actor after a step up the first critic, and its optimizer."""
+        grads = jax.grad(self.actor_loss)(learner.actor.online, critics, batch)
+        return parts.descend(
+            self.config.actor_learning_rate, learner.actor.online, grads, learner.actor_optimizer
+        )

@@ -102,7 +102,8 @@ def measure(
     played = evaluate.episodes(env, greedy, starts)
     idle = evaluate.episodes(env, evaluate.no_action(env), starts)
     tried = evaluate.episodes(env, exploring, starts, explore_key)
-    steps = buffer.sample(state.buffer, rows_key, SAMPLED_ROWS)
+    distribution = train.replayed_episodes(config, state.buffer)
+    steps = buffer.sample(state.buffer, rows_key, SAMPLED_ROWS, distribution)
     drawn, reward = train.replayed(env, config, state.buffer, steps, label_key)
     numbers = {
         "hindsight_ratio": jnp.mean(drawn.relabelled),

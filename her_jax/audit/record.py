@@ -23,6 +23,7 @@ from her_jax.audit import labels, log, measure, relabelling, replay, reward
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
+from her_jax.relabel import AUDITED_AS
 from her_jax.types import Agent, GoalEnv, Key
 
 JSON = "audit.json"
@@ -40,7 +41,8 @@ class AuditRecord:
       section: what kind of claim this is.
       task: environment.
       goal_space: the goal specification.
-      relabel_strategy: strategy, k, and the share of relabelled rows that follows.
+      relabel_strategy: strategy, the built-in one whose rules it was held to, hash of the file that
+        registers it, k, and the share of relabelled rows that follows.
       reward_recompute_test: the reward test, and the audit of every stored step: rows, violations
         by rule, measured share.
       evaluation: the settings that decide what success means; records are comparable if and only
@@ -144,6 +146,8 @@ def build(
         goal_space=_goal_space(env),
         relabel_strategy={
             "strategy": config.replay.strategy,
+            "audited_as": AUDITED_AS[config.replay.strategy],
+            "plugin_sha256": about.get("plugin_sha256", ""),
             "k": config.replay.k,
             "share": config.replay.relabel_probability,
         },
@@ -192,7 +196,7 @@ def _labels(
         reward_test=test,
         reward_violations=rows.broken.get("reward", 0),
         goals_agree=measure.requested_goals_agree(asked, goals.starts.desired_goal, spec.tolerance),
-        goal_settings_agree=about["goal"] == evaluate.goal_settings(spec),
+        goal_settings_agree=about["goal"].items() <= evaluate.goal_settings(spec).items(),
     )
 
 
@@ -211,6 +215,8 @@ def settings(env: GoalEnv, config: Config, goals: GoalSet) -> dict[str, Any]:
         "mujoco": provenance.versions()["mujoco"],
         "goal_set": goals.sha256,
         "episodes": goals.episodes,
+        "held_out": env.goal_spec.can_be_held_out,
+        "steps_per_action": env.steps_per_action,
         **evaluate.goal_settings(env.goal_spec),
         "policy": "deterministic",
     }
@@ -334,6 +340,7 @@ def markdown(record: AuditRecord) -> str:
     """The record for reading."""
     m, e, relabel = record.report_metrics, record.evaluation, record.relabel_strategy
     test = record.reward_recompute_test
+    goals = "held-out goals" if e.get("held_out", True) else "goals, too few to hold any out"
     when = "at any step" if e["scored_at"] == "any step" else "at the last step"
     violations = {rule: count for rule, count in test["violations"].items() if count}
     lines = [
@@ -341,7 +348,7 @@ def markdown(record: AuditRecord) -> str:
         "",
         f"**Success on requested goals: {m['requested_goal_success']:.3f}** "
         f"({e['goal']} within {e['tolerance']:g} {e['units']} {when}, "
-        f"{e['episodes']} held-out goals; doing nothing: {m['no_action_success']:.3f}).",
+        f"{e['episodes']} {goals}; doing nothing: {m['no_action_success']:.3f}).",
         "",
         f"Failure labels: {', '.join(record.failure_labels) or 'none'}.",
         *(f"- {name}: {line}" for name, all_ in record.failure_labels.items() for line in all_),

@@ -29,7 +29,7 @@ def check_drawn(
 ) -> relabelling.Report:
     """Checks rows that the learner has just learned from; needs only their episodes on the host.
 
-    Of the strategy `random` only the first 16 rows are checked.
+    Of strategies audited as `random` only the first 16 rows are checked.
 
     Args:
       env: the environment.
@@ -75,7 +75,8 @@ def _right_returns(
     """
     horizon, gamma = held.action.shape[1], config.agent.discount
     row = np.arange(len(claim.reward))
-    total, factor, end = np.zeros(len(row)), np.ones(len(row)), claim.time.copy()
+    total, factor = np.zeros(len(row)), np.ones(len(row))
+    end = np.clip(claim.time, 0, horizon)  # the rule `stored` is about others
     for _ in range(config.replay.n_step):
         going = end < horizon
         after = held.achieved_goal[row, np.minimum(end + 1, horizon)]

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from conftest import SILENT, naming_episodes, p_value, with_
-from her_jax import buffer, prioritization
+from her_jax import agents, buffer, prioritization, train
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import Episode
@@ -80,3 +80,23 @@ def test_without_any_energy_all_episodes_are_drawn():
 def test_energy_is_that_of_a_thing_in_space(config, tmp_path):
     with pytest.raises(UserError, match="priority: 'energy' needs goals that are positions"):
         Run(PointEnv(), with_(config, priority="energy"), tmp_path / "r", SILENT)
+
+
+def test_training_stores_priorities_and_replays_by_them(monkeypatch, config):
+    """Only the first episode of a round has any; all that is drawn is of such episodes."""
+
+    def first_of_round(episode):
+        return (episode.desired_goal[0] == chosen).astype(jnp.float32)
+
+    env, config = PointEnv(), with_(config, priority_share=1.0, audited_rows=8)
+    agent = agents.make(config.agent, env)
+    state = train.init(env, agent, config, jax.random.key(0))
+    play_key = jax.random.split(state.key, 4)[1]
+    played = train.explore(env, agent, config, state, play_key)
+    chosen = played.desired_goal[0, 0]
+    monkeypatch.setitem(prioritization.PRIORITIES, "first", first_of_round)
+    config = with_(config, priority="first")
+    state, _, drawn = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
+    size = int(state.buffer.size)
+    assert np.asarray(state.buffer.priority)[:size].tolist() == [1.0] + [0.0] * (size - 1)
+    assert (np.asarray(drawn.steps.episode) == 0).all()

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import SILENT, with_
-from her_jax import agents, buffer, train
+from conftest import SILENT, ddpg, with_
+from her_jax import agents, buffer, normalizer, train
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import Episode, Moment
@@ -71,13 +71,31 @@ def test_returns_equal_a_loop(config, walks, n_step):
     assert set(np.asarray(reward).tolist()) == {-1.0, 0.0}
 
 
-def test_the_learner_is_given_them(config):
-    """A whole cycle runs with them, and its targets see the discount of each row."""
-    env, config = PointEnv(), with_(config, n_step=3)
-    agent = agents.make(config.agent, env)
+def test_the_learner_is_given_them(config, walks):
+    """Rewards, discounts and inputs of the batch are those of the returns."""
+    kept = []
+
+    class KeepingAgent(agents.DDPG):
+        def update(self, learner, batch, key):
+            kept.append(batch)
+            return super().update(learner, batch, key)
+
+    config = with_(config, n_step=3, updates_per_cycle=1, batch_size=32, audited_rows=32)
+    env, agent = PointEnv(), KeepingAgent(ddpg(config), 2)
     state = train.init(env, agent, config, jax.random.key(0))
-    state, metrics, _ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
-    assert np.isfinite(float(metrics["critic_loss"]))
+    with jax.disable_jit():
+        _, _, drawn = train.learn(
+            env, agent, config, state.learner, state.normalizer, walks, jax.random.key(1)
+        )
+    (batch,) = kept
+    way = train.returns(env, config, walks, drawn.steps, drawn.transitions, drawn.reward)
+    np.testing.assert_allclose(batch.reward, way.reward, rtol=1e-6)
+    np.testing.assert_allclose(batch.discount, way.discount, rtol=1e-6)
+    assert len(np.unique(np.asarray(batch.discount))) > 1 and batch.reward.min() < -1
+    inputs = normalizer.inputs(
+        state.normalizer, way.next_observation, drawn.transitions.desired_goal, config.normalizer
+    )
+    np.testing.assert_allclose(batch.next_inputs, inputs, rtol=1e-6)
 
 
 def stale_goals(returns, env, config, replay, steps, transitions, reward):

@@ -94,6 +94,11 @@ class FetchEnv:
         return HORIZON
 
     @property
+    def steps_per_action(self) -> int:
+        """Actions are not held; `her_envs.Repeated` does that."""
+        return 1
+
+    @property
     def observation_size(self) -> int:
         """25 with an object, 10 without."""
         return 25 if self.task.has_object else 10
@@ -226,7 +231,13 @@ class FetchEnv:
         return pathlib.Path(__file__).parent / "held_out" / f"{self.task.name}.csv"
 
     def _goal_region(self) -> Box:
-        """The box of all requested goals."""
+        """The box of all requested goals; a point, if there is but one."""
+        low, high = map(np.asarray, self._task_region())
+        goal = tuple(map(float, low + (high - low) / 4))
+        return Box(goal, goal) if self.single_goal else self._task_region()
+
+    def _task_region(self) -> Box:
+        """The box of the task's own goals."""
         centre = self.physics.scene.gripper_pos + np.asarray(self.task.target_offset)
         low, high = centre - self.task.target_range, centre + self.task.target_range
         if self.task.has_object:
@@ -238,7 +249,7 @@ class FetchEnv:
     def _workspace(self) -> Box:
         """The box of all starts and goals, `cost.MARGIN` wider, and no lower than the table."""
         here, reach = self.physics.scene.gripper_pos, self.task.object_range
-        low, high = map(np.asarray, self._goal_region())
+        low, high = map(np.asarray, self._task_region())
         low = np.minimum(low, here - reach) - cost.MARGIN
         high = np.maximum(high, here + np.array([reach, reach, 0.0])) + cost.MARGIN
         low[2] = self.physics.scene.table_top
@@ -266,9 +277,8 @@ class FetchEnv:
         return jnp.asarray(self.physics.scene.gripper_pos[:2], jnp.float32) + offset
 
     def _single_goal(self) -> jax.Array:
-        """A quarter of the way through the region, in every coordinate."""
-        low, high = map(np.asarray, self._goal_region())
-        return jnp.asarray(low + (high - low) / 4, jnp.float32)
+        """A quarter of the way through the task's region, in every coordinate."""
+        return jnp.asarray(self._goal_region().low, jnp.float32)
 
     def _draw_goal(self, key: Key) -> jax.Array:
         box_key, air_key, height_key = jax.random.split(key, 3)
