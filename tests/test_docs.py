@@ -6,9 +6,6 @@ import doctest
 import json
 import re
 
-import numpy as np
-import pyarrow.parquet as pq
-
 import auditing
 import samplers
 from conftest import REPO
@@ -58,18 +55,16 @@ def test_the_cost_of_the_audit_is_the_measured_one():
 
 
 def test_success_is_recomputed_from_the_log_as_shown(finished):
-    """The page's snippet, with the toy's horizon and tolerance."""
+    """The page's snippet, on the toy's run."""
     snippet = AUDIT.read_text().split("## The episode log")[1].split("```")[1]
     for old, new in (
         ("runs/RUN/episodes.parquet", str(finished[2] / record.LOG)),
-        ("== 49", "== 14"),
-        ("0.05", "0.1"),
-        ("print(np.mean", "found.append(np.mean"),
+        ("print(", "found.append("),
     ):
         assert old in snippet
         snippet = snippet.replace(old, new)
     found: list[float] = []
-    exec(snippet, {"found": found, "np": np, "pq": pq})
+    exec(snippet, {"found": found})
     assert found == [finished[1]["requested_goal_success"]]
 
 

@@ -351,3 +351,26 @@ def test_benchmark_runs(tmp_path):
     result = json.loads(out.read_text())
     assert [row["program"] for row in result["rows"]] == ["single", "map", "vmap"]
     assert {"device", "versions", "commit"} <= set(result)
+
+
+@pytest.mark.slow
+def test_a_seed_of_a_fetch_sweep_is_its_single_run_bit_for_bit(tmp_path):
+    """Through MuJoCo's callback too: losses, successes and costs of every epoch."""
+    words = ["fetch-reach", *TINY, "--algorithm", "sac"]
+    for script, more in (
+        ("sweep", ["--seeds", "0", "1", "--out", str(tmp_path / "both")]),
+        ("train", ["--seed", "1", "--no-video", "--out", str(tmp_path / "alone")]),
+    ):
+        subprocess.run(
+            [sys.executable, str(REPO / "experiments" / f"{script}.py"), *words, *more],
+            check=True,
+            capture_output=True,
+            timeout=900,
+        )
+    together, alone = tmp_path / "both" / "fetch-reach-seed1", tmp_path / "alone"
+    for one, other in zip(metrics.read(together), metrics.read(alone), strict=True):
+        differ = {name for name in one if one[name] != other[name]}
+        assert differ <= {
+            *("wall_s", "train_s", "eval_s", "audit_s"),
+            *("train_steps_per_s", "sim_steps_per_s"),
+        }
