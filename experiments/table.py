@@ -120,7 +120,7 @@ def _row(seeds: Seeds) -> str:
         seeds.title,
         seeds.label or "-",
         _within(seeds, summaries[0]["distance_threshold"]),
-        summaries[0]["physics"],
+        "-" if seeds.settings["task"] == bitflip.NAME else summaries[0]["physics"],
         ", ".join(str(summary["seed"]) for summary in summaries),
         to_success("env_steps"),
         to_success("wall_s"),
