@@ -6,9 +6,11 @@ import dataclasses
 
 import pytest
 
+import launch
 import presets
 import train
 from her_jax.config import AGENTS, DDPGConfig, SACConfig, TD3Config
+from her_jax.errors import UserError
 
 
 def test_another_agent_keeps_what_all_agents_have():
@@ -35,3 +37,33 @@ def test_prefixes_may_be_written_or_left_out():
     assert long.config.env.n == 50 and long.config.train.num_envs == 8
     td3 = train.parse(["fetch-push", "--algorithm=td3", "--agent.actor-period", "3"]).config.agent
     assert isinstance(td3, TD3Config) and td3.actor_period == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "fetch-push --algorithm ppo",
+            "algorithm: 'ppo' is unknown; choose one of ddpg",
+        ),
+        ("fetch-push --algorithm dqn", "agent: 'dqn' does not fit the continuous actions"),
+        ("bit-flip --algorithm sac", "agent: 'sac' does not fit the discrete actions"),
+        ("bit-flip --env.n 0", "n: 0 is not positive"),
+        ("bit-flip --preset plappert2018", "preset: 'plappert2018' has no settings for"),
+        ("bit-flip --priority energy", "priority: 'energy' needs goals that are positions"),
+        (
+            "fetch-push --priority speed",
+            "priority: 'speed' is unknown; choose one of",
+        ),
+        ("fetch-push --action-repeat 3", "action_repeat: 3 does not divide 50; try 2"),
+        ("fetch-push --goal two", "goal: 'two' is unknown; choose one of many, single"),
+        ("fetch-push --n-step 0", "n_step: 0 is not positive"),
+        ("fetch-push --strategy soon", "strategy: 'soon' is unknown; choose one of future"),
+    ],
+)
+def test_bad_settings_get_one_line(words, message, tmp_path):
+    """Before anything is compiled; `launch.guarded` prints it."""
+    with pytest.raises(UserError) as error:
+        launch.bind(train.parse(words.split()).config, tmp_path / "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()

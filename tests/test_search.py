@@ -73,3 +73,15 @@ def test_another_file_is_no_study(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="is no study of this space"):
         search.read(tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize(
+    ("task", "trials", "message"),
+    [
+        ("bit-flip", 1, "task: 'bit-flip' has discrete actions"),
+        ("fetch-push", 0, "trials: 0 is not positive"),
+    ],
+)
+def test_bad_input_gets_one_line(task, trials, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        search.main(task, trials=trials, out=tmp_path / "study.csv")
