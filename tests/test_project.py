@@ -15,6 +15,7 @@ import launch
 import presets
 import replay
 import table
+import versus_sb3
 from conftest import REPO, SILENT, ddpg, with_
 from her_jax import metrics, relabel
 from her_jax.config import Config
@@ -139,6 +140,8 @@ def test_tables_of_the_readme_are_the_measured_ones():
     assert env_throughput.table(throughput) in readme
     assert replay.ring_table(replayed) in readme
     assert replay.update_table(replayed) in readme
+    raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
+    assert versus_sb3.table(raced) in readme
 
 
 def test_committed_runs_are_complete_and_of_a_known_commit():
