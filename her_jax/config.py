@@ -119,12 +119,13 @@ class ReplayConfig:
             "must lie in [0, 1]; the paper has 1",
         )
         _require(self.n_step > 0, "n_step", self.n_step, "is not positive; try 1")
-        batch = min(self.batch_size, self.late_batch_size or self.batch_size)
+        _require(self.audited_rows >= 0, "audited_rows", self.audited_rows, "is negative; try 4")
+        smaller = min(self.batch_size, self.late_batch_size or self.audited_rows)
         _require(
-            0 <= self.audited_rows <= batch,
+            self.late_batch_size == 0 or self.audited_rows <= smaller,
             "audited_rows",
             self.audited_rows,
-            f"must lie in 0 to the batch size, {batch}; try {min(4, batch)}",
+            f"is more than the smaller batch of a run that has two; at most {smaller}",
         )
 
     @property
