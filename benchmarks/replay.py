@@ -133,7 +133,7 @@ def update_row(env: her_envs.FetchEnv, batch: int, updates: int, rounds: int) ->
     learn = jax.jit(functools.partial(train.learn, env, agent, config))
     kernels = [
         _kernels(params)
-        for params in (*state.learner.actor, *state.learner.critic)  # online, target; twice
+        for params in (*state.learner.actor, *(c[0] for c in state.learner.critics))  # and targets
     ]
     inputs = tuple(
         jax.random.normal(key, (batch, width))
