@@ -233,7 +233,7 @@ class FetchEnv:
     def _goal_region(self) -> Box:
         """The box of all requested goals; a point, if there is but one."""
         low, high = map(np.asarray, self._task_region())
-        goal = tuple(map(float, np.float32(low + (high - low) / 4)))
+        goal = tuple(map(float, np.asarray(low + (high - low) / 4, np.float32)))
         return Box(goal, goal) if self.single_goal else self._task_region()
 
     def _task_region(self) -> Box:
