@@ -30,7 +30,6 @@ import copy
 import dataclasses
 import functools
 import importlib
-import importlib.metadata
 import math
 import os
 import sys
@@ -49,7 +48,7 @@ import harness
 import her_envs
 import original
 from her_envs.fetch.tasks import TASKS
-from her_jax import agents, evaluate, goal_set, train
+from her_jax import agents, evaluate, goal_set, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.types import Agent, GoalEnv, GoalObs
@@ -486,7 +485,7 @@ def race(
         "limits": dataclasses.asdict(limits),
         "device": contender.device(run),
         "settings": contender.settings,
-        "packages": _packages(),
+        "packages": provenance.installed(PACKAGES),
     }
 
 
@@ -612,17 +611,6 @@ def _require_file(out: Path | None) -> None:
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if out.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
         raise UserError(f"out: {out} cannot be written; name a file")
-
-
-def _packages() -> dict[str, str]:
-    """Versions of what the peers are made of."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 if __name__ == "__main__":

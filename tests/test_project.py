@@ -144,6 +144,21 @@ def test_tables_of_the_readme_are_the_measured_ones():
     assert versus_sb3.table(raced) in readme
 
 
+def test_what_the_readme_says_of_slide_is_in_its_runs():
+    curves = [
+        [(line["env_steps"], line["requested_goal_success"]) for line in metrics.read(run)]
+        for run in table.committed()
+        if run.name.startswith("fetch-slide-seed")
+    ]
+    first = [next(steps for steps, success in curve if success >= 0.8) for curve in curves]
+    last_ten = [sum(success for _, success in curve[-10:]) / 10 for curve in curves]
+    best = [max(success for _, success in curve) for curve in curves]
+    readme = " ".join((REPO / "README.md").read_text().split())
+    assert f"first at 0.80 after {first[0]:,} and {first[1]:,} steps" in readme
+    assert f"last ten evaluations are {last_ten[0]:.3f} and {last_ten[1]:.3f}" in readme
+    assert f"the best ones {best[0]:.2f} and {best[1]:.2f}" in readme
+
+
 def test_committed_runs_are_complete_and_of_a_known_commit():
     runs = table.committed()
     assert len(runs) >= 8

@@ -148,7 +148,7 @@ class BitFlipEnv:
     def success(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:
         """Whether the strings agree: [..., n], [..., n] -> bool [...]."""
         distance = jnp.linalg.norm(achieved_goal - desired_goal, axis=-1)
-        return distance < self.goal_spec.tolerance
+        return distance < _TOLERANCE
 
     def _uniform(self, key: Key) -> jax.Array:
         return jax.random.bernoulli(key, shape=(self.bits,)).astype(jnp.float32)

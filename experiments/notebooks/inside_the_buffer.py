@@ -101,7 +101,7 @@ class Draw:
 
 
 def draw(strategy: str) -> Draw:
-    """The rows that the learner would get under a strategy."""
+    """Rows under a strategy, as a learner gets them that replays all episodes equally often."""
     replay = dataclasses.replace(RUN.config.replay, strategy=strategy, k=OPTIONS.k)
     config = dataclasses.replace(RUN.config, replay=replay)
     sample_key, label_key = jax.random.split(jax.random.key(0))

@@ -9,8 +9,7 @@ Expected:  success 1.0 at any step on 200 strings; 0.95 after 16,000 episodes of
 DQN with one hidden layer of 256, 16 episodes and 40 updates of batch 128 a cycle, as in section 3.1
 and appendix A of the paper. Against it: goals are relabelled by `future` with k = 4 instead of by
 `final`, the hidden layer is normalised, and the target network follows every 10 instead of every 40
-updates; each of the last two alone brings 0.9 on 30 bits after 5,000 instead of 8,000 episodes. The
-budget is 25,000 episodes.
+updates. The budget is 25,000 episodes.
 """
 
 from __future__ import annotations

@@ -7,19 +7,15 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, cast
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from her_jax.networks import Actor, Critic
 from her_jax.types import Batch, Key, OnlineTarget
-
-Values = Callable[[Any, jax.Array, jax.Array], jax.Array]
-"""(critics, inputs [..., O+G], actions [..., A]) -> action values [M, ...]."""
 
 
 def paired(params: Any) -> OnlineTarget:
@@ -27,24 +23,49 @@ def paired(params: Any) -> OnlineTarget:
     return OnlineTarget(params, jax.tree.map(jnp.copy, params))
 
 
-def init_critics(
-    network: nn.Module, count: int, key: Key, inputs: jax.Array, action: jax.Array
-) -> tuple[Any, ...]:
+class HasCritics(Protocol):
+    """Settings of agents with an ensemble of critics."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        ...
+
+    @property
+    def layer_norm(self) -> bool:
+        """Whether they are normalised."""
+        ...
+
+    @property
+    def critics(self) -> int:
+        """M."""
+        ...
+
+    @property
+    def target_critics(self) -> int:
+        """How many of them a target takes the minimum of."""
+        ...
+
+
+def init_critics(config: HasCritics, key: Key, input_size: int, action_size: int) -> Any:
     """Parameters of M independent critics; consumes `key`.
 
     They are a tuple and not one batched tree, because a batched matrix product is slower on CPU.
     """
-    keys = jax.random.split(key, count) if count > 1 else [key]
-    return tuple(network.init(one, inputs, action) for one in keys)
+    network = Critic(config.hidden, config.layer_norm)
+    keys = jax.random.split(key, config.critics) if config.critics > 1 else [key]
+    return tuple(network.init(one, jnp.zeros(input_size), jnp.zeros(action_size)) for one in keys)
 
 
-def values_of(network: nn.Module) -> Values:
-    """The action values of an ensemble."""
+def values(config: HasCritics, critics: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
+    """Q of every critic: [..., O+G], [..., A] -> [M, ...]."""
+    network = Critic(config.hidden, config.layer_norm)
+    return jnp.stack([jnp.asarray(network.apply(c, inputs, action)) for c in critics])
 
-    def values(critics: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.asarray(network.apply(c, inputs, action)) for c in critics])
 
-    return values
+def policy(config: HasCritics, actor: Any, inputs: jax.Array, action_size: int) -> jax.Array:
+    """The deterministic pi: [..., O+G] -> [..., A]."""
+    return cast(jax.Array, Actor(config.hidden, action_size).apply(actor, inputs))
 
 
 def lowest(values: jax.Array, count: int, key: Key) -> jax.Array:
@@ -54,14 +75,21 @@ def lowest(values: jax.Array, count: int, key: Key) -> jax.Array:
     return jnp.min(jax.random.permutation(key, values, axis=0)[:count], axis=0)
 
 
+def lowest_value(
+    config: HasCritics, critics: Any, inputs: jax.Array, action: jax.Array, key: Key
+) -> jax.Array:
+    """`lowest` of the critics' values, over as many as the settings say, [B]; consumes `key`."""
+    return lowest(values(config, critics, inputs, action), config.target_critics, key)
+
+
 def clipped(value: jax.Array, discount: float) -> jax.Array:
     """Clips returns to what rewards in [-1, 0] can add up to: [-1 / (1 - gamma), 0]."""
     return jnp.clip(value, -1.0 / (1.0 - discount), 0.0)
 
 
-def critic_loss(values: Values, critics: Any, targets: jax.Array, batch: Batch) -> jax.Array:
+def critic_loss(critics: Any, config: HasCritics, targets: jax.Array, batch: Batch) -> jax.Array:
     """Squared error of the action values, mean over the batch [B], summed over the critics; []."""
-    value = values(critics, batch.inputs, batch.action)
+    value = values(config, critics, batch.inputs, batch.action)
     chex.assert_equal_shape([value[0], targets])
     return jnp.sum(jnp.mean(jnp.square(value - targets), axis=-1))
 

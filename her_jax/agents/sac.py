@@ -38,7 +38,7 @@ from flax import struct
 
 from her_jax.agents import parts
 from her_jax.config import SACConfig
-from her_jax.networks import Critic, GaussianActor
+from her_jax.networks import GaussianActor
 from her_jax.types import Batch, Key, OnlineTarget
 
 
@@ -74,10 +74,6 @@ class SAC:
     config: SACConfig
     action_size: int
 
-    @property
-    def _critic(self) -> Critic:
-        return Critic(self.config.hidden, self.config.layer_norm)
-
     def distribution(self, actor: Any, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log standard deviation before tanh, [..., A] each."""
         network = GaussianActor(self.config.hidden, self.action_size)
@@ -89,17 +85,14 @@ class SAC:
         raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
         return jnp.tanh(raw), log_density(raw, mean, log_std)
 
-    def values(self, critics: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
-        """Q of every critic, [M, ...]."""
-        return parts.values_of(self._critic)(critics, inputs, action)
-
     def init(self, key: Key, input_size: int) -> LearnerState:
         """Fresh networks, targets equal to them; consumes `key`."""
         config = self.config
         actor_key, critic_key = jax.random.split(key)
-        inputs, action = jnp.zeros(input_size), jnp.zeros(self.action_size)
-        actor = GaussianActor(config.hidden, self.action_size).init(actor_key, inputs)
-        critics = parts.init_critics(self._critic, config.critics, critic_key, inputs, action)
+        actor = GaussianActor(config.hidden, self.action_size).init(
+            actor_key, jnp.zeros(input_size)
+        )
+        critics = parts.init_critics(config, critic_key, input_size, self.action_size)
         log_temperature = jnp.asarray(math.log(config.temperature), jnp.float32)
         return LearnerState(
             actor=actor,
@@ -127,8 +120,9 @@ class SAC:
         """Soft returns y [B]; consumes `key`."""
         action_key, critic_key = jax.random.split(key)
         next_action, log_pi = self.sample(learner.actor, batch.next_inputs, action_key)
-        next_values = self.values(learner.critics.target, batch.next_inputs, next_action)
-        next_value = parts.lowest(next_values, self.config.target_critics, critic_key)
+        next_value = parts.lowest_value(
+            self.config, learner.critics.target, batch.next_inputs, next_action, critic_key
+        )
         entropy = -jnp.exp(learner.log_temperature) * log_pi
         soft_value = parts.clipped(next_value, self.config.discount) + entropy
         return batch.reward + batch.discount * soft_value
@@ -138,7 +132,7 @@ class SAC:
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Entropy against value, []; also the mean value [] and log density []."""
         action, log_pi = self.sample(actor, batch.inputs, key)
-        values = self.values(critics, batch.inputs, action)
+        values = parts.values(self.config, critics, batch.inputs, action)
         all_of_them = self.config.target_critics == self.config.critics
         value = jnp.mean(jnp.min(values, axis=0) if all_of_them else jnp.mean(values, axis=0))
         greedy = jnp.tanh(self.distribution(actor, batch.inputs)[0])
@@ -154,8 +148,8 @@ class SAC:
         config = self.config
         target_key, actor_key = jax.random.split(key)
         targets = self.targets(learner, batch, target_key)
-        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss, argnums=1)(
-            self.values, learner.critics.online, targets, batch
+        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss)(
+            learner.critics.online, config, targets, batch
         )
         temperature = jnp.exp(learner.log_temperature)
         (actor_loss, (value, log_pi)), actor_grads = jax.value_and_grad(

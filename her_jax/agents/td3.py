@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from typing import Any
 
 import chex
 import jax
@@ -29,7 +29,7 @@ from flax import struct
 
 from her_jax.agents import parts
 from her_jax.config import TD3Config
-from her_jax.networks import Actor, Critic
+from her_jax.networks import Actor
 from her_jax.types import Batch, Key, OnlineTarget
 
 
@@ -61,24 +61,15 @@ class TD3:
     config: TD3Config
     action_size: int
 
-    @property
-    def _critic(self) -> Critic:
-        return Critic(self.config.hidden, self.config.layer_norm)
-
     def policy(self, actor: Any, inputs: jax.Array) -> jax.Array:
         """pi: inputs [..., O+G] -> actions [..., A]."""
-        return cast(jax.Array, Actor(self.config.hidden, self.action_size).apply(actor, inputs))
-
-    def values(self, critics: Any, inputs: jax.Array, action: jax.Array) -> jax.Array:
-        """Q of every critic, [M, ...]."""
-        return parts.values_of(self._critic)(critics, inputs, action)
+        return parts.policy(self.config, actor, inputs, self.action_size)
 
     def init(self, key: Key, input_size: int) -> LearnerState:
         """Fresh networks, targets equal to them; consumes `key`."""
         actor_key, critic_key = jax.random.split(key)
-        inputs, action = jnp.zeros(input_size), jnp.zeros(self.action_size)
-        actor = Actor(self.config.hidden, self.action_size).init(actor_key, inputs)
-        critics = parts.init_critics(self._critic, self.config.critics, critic_key, inputs, action)
+        actor = Actor(self.config.hidden, self.action_size).init(actor_key, jnp.zeros(input_size))
+        critics = parts.init_critics(self.config, critic_key, input_size, self.action_size)
         return LearnerState(
             actor=parts.paired(actor),
             critics=parts.paired(critics),
@@ -109,14 +100,15 @@ class TD3:
         """Clipped returns y [B]; `key` smooths and chooses among several critics."""
         noise_key, critic_key = jax.random.split(key)
         next_action = self.smoothed(learner.actor.target, batch.next_inputs, noise_key)
-        next_values = self.values(learner.critics.target, batch.next_inputs, next_action)
-        next_value = parts.lowest(next_values, self.config.target_critics, critic_key)
+        next_value = parts.lowest_value(
+            self.config, learner.critics.target, batch.next_inputs, next_action, critic_key
+        )
         return parts.clipped(batch.reward + batch.discount * next_value, self.config.discount)
 
     def actor_loss(self, actor: Any, critics: Any, batch: Batch) -> jax.Array:
         """Negative value of the first critic plus the penalty, []."""
         action = self.policy(actor, batch.inputs)
-        value = jnp.mean(self.values(critics[:1], batch.inputs, action))
+        value = jnp.mean(parts.values(self.config, critics[:1], batch.inputs, action))
         return -value + self.config.action_l2 * jnp.mean(jnp.square(action))
 
     def update(
@@ -126,8 +118,8 @@ class TD3:
         chex.assert_rank([batch.inputs, batch.action, batch.reward], [2, 2, 1])
         config = self.config
         targets = self.targets(learner, batch, key)
-        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss, argnums=1)(
-            self.values, learner.critics.online, targets, batch
+        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss)(
+            learner.critics.online, config, targets, batch
         )
         critics, critic_optimizer = parts.descend(
             config.critic_learning_rate,
