@@ -39,6 +39,7 @@ SPACE: dict[str, tuple[Any, ...]] = {
     "replay.strategy": ("future", "future_actual"),
     "replay.priority_share": (0.0, 0.5, 0.9),
     "replay.k": (4.0, 8.0),
+    "replay.n_step": (1, 3),
 }
 """Settings that are searched, and their choices; priorities are energy."""
 
