@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 SILENT = Console(quiet=True)
+
+HURRIED = os.environ | {
+    "COLUMNS": "200",
+    "MPLBACKEND": "Agg",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
+"""Environment of scripts whose programs run once: compiled fast, and slow."""
 
 
 @functools.cache
@@ -57,6 +65,14 @@ def env(request) -> her_envs.FetchEnv:
 @pytest.fixture
 def toy() -> PointEnv:
     return PointEnv()
+
+
+@pytest.fixture(scope="module")
+def hurried():
+    """Programs of the module, each run once or twice, are compiled fast, and run slowly."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import cells
 import presets
 import published
 import table
-from conftest import REPO, with_
+from conftest import HURRIED, REPO, with_
 from her_envs import bitflip
 from her_jax.audit import record
 from her_jax.runner import Run
@@ -51,7 +50,7 @@ def notebook(name: str, *words: str, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, str(NOTEBOOKS / f"{name}.py"), *words],
         cwd=folder,
-        env=os.environ | {"MPLBACKEND": "Agg", "COLUMNS": "200"},
+        env=HURRIED,
         capture_output=True,
         text=True,
         timeout=300,

@@ -16,8 +16,9 @@ import presets
 import replay
 import table
 import versus_sb3
-from conftest import REPO, SILENT, ddpg, with_
+from conftest import HURRIED, REPO, SILENT, ddpg, with_
 from her_jax import metrics, relabel
+from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
 
@@ -39,14 +40,18 @@ def test_presets_are_valid_for_every_task(preset, task):
     ("preset", "task"),
     [*(("tuned", task) for task in presets.TASKS), ("plappert2018", "fetch-push")],
 )
-def test_presets_run(preset, task, tmp_path):
-    """One round of the preset's environments and networks, with fewer updates."""
+@pytest.mark.usefixtures("hurried")
+def test_presets_run(preset, task, tmp_path, monkeypatch):
+    """One round of the preset's environments and networks, with fewer updates; not audited, which
+    takes longest to compile and has tests of its own.
+    """
     config = with_(
         presets.load(preset, task),
         env_steps=1, cycles_per_epoch=1, updates_per_cycle=2, eval_episodes=4,
     )  # fmt: skip
     run = launch.bind(config, tmp_path / "run")
     run.console = SILENT
+    monkeypatch.setattr(run, "audit", lambda *_: record.read(table.committed()[0]))
     _, summary = run.start()
     assert summary["env_steps"] == run.env.horizon * config.train.num_envs
 
@@ -116,6 +121,7 @@ def test_benchmarks_run(name, tmp_path):
     out = tmp_path / "out.json"
     subprocess.run(
         [sys.executable, str(REPO / "benchmarks" / f"{name}.py"), "--smoke", "--out", str(out)],
+        env=HURRIED,
         check=True,
         timeout=300,
         capture_output=True,

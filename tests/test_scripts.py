@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import launch
-from conftest import REPO, same
+from conftest import HURRIED, REPO, same
+from her_jax import relabel
 
 TINY = [
     *("--env-steps", "200", "--num-envs", "2", "--cycles-per-epoch", "1"),
@@ -23,25 +26,46 @@ TINY = [
 ]
 
 
-def script(name: str, *words: str, folder: Path, rc: int = 0, output: bool = False) -> str:
-    """Runs experiments/NAME.py in `folder`; returns its output, after a failure its error."""
+def shell(name: str, *words: str, folder: Path) -> str:
+    """Runs experiments/NAME.py in `folder` as a process of its own; returns its output."""
     done = subprocess.run(
         [sys.executable, str(REPO / "experiments" / f"{name}.py"), *words],
         cwd=folder,
-        env=os.environ | {"COLUMNS": "200"},
+        env=HURRIED,
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == rc, done.stdout + done.stderr
-    return done.stdout if rc == 0 or output else done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def script(name: str, *words: str, folder: Path, rc: int = 0, output: bool = False) -> str:
+    """Runs experiments/NAME.py in `folder` within this process, which saves starting one.
+
+    Returns:
+      Its output; after a failure its error, unless `output`.
+    """
+    path = REPO / "experiments" / f"{name}.py"
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [str(path), *words])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                runpy.run_path(str(path), run_name="__main__")
+            except SystemExit as stop:
+                code = stop.code or 0
+    assert code == rc, out.getvalue() + err.getvalue()
+    return out.getvalue() if rc == 0 or output else err.getvalue()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A folder with a tiny FetchPush run in it, named `run`."""
     folder = tmp_path_factory.mktemp("scripts")
-    printed = script("train", "fetch-push", "--out", "run", "--seed", "3", *TINY, folder=folder)
+    printed = shell("train", "fetch-push", "--out", "run", "--seed", "3", *TINY, folder=folder)
     assert "compiling training" in printed and "held-out" in printed
     assert "within 0.05 m" in printed
     return folder
@@ -64,16 +88,20 @@ relabel.register("soon", soon, audited_as="future")
 def test_a_user_brings_a_strategy_in_a_file(trained):
     (trained / "mine.py").write_text(PLUGIN)
     words = ["fetch-push", "--plugin", "mine.py", "--strategy", "soon", "--out", "soon", *TINY]
-    script("train", *words, "--no-video", folder=trained)
+    shell("train", *words, "--no-video", folder=trained)
     config = json.loads((trained / "soon" / "config.json").read_text())
     assert config["replay"]["strategy"] == "soon" and config["replay"]["plugin"] == "mine.py"
-    assert json.loads(script("audit", "soon", folder=trained))["clean"]  # finds the file again
+    try:
+        assert json.loads(script("audit", "soon", folder=trained))["clean"]  # finds the file again
+    finally:
+        for registry in (relabel.STRATEGIES, relabel.AUDITED_AS):
+            del registry["soon"]
 
 
 def test_bits_are_flipped_from_the_command_line(trained):
     tiny = ["--env-steps", "64", "--num-envs", "4", "--cycles-per-epoch", "2", "--capacity", "8"]
     tiny += ["--updates-per-cycle", "2", "--batch-size", "8", "--eval-episodes", "6"]
-    printed = script("train", "bit-flip", "--env.n", "4", "--out", "flipped", *tiny, folder=trained)
+    printed = shell("train", "bit-flip", "--env.n", "4", "--out", "flipped", *tiny, folder=trained)
     assert "at any step" in printed
     summary = json.loads((trained / "flipped" / "summary.json").read_text())
     assert summary["env_steps"] == 64 and summary["costs"] == {}
@@ -106,7 +134,7 @@ def test_train_leaves_everything_in_the_run_folder(trained):
 
 
 def test_resume_goes_on_to_a_longer_budget(trained):
-    script("train", "--resume=run", "--env-steps", "300", "--no-video", folder=trained)
+    shell("train", "--resume=run", "--env-steps", "300", "--no-video", folder=trained)
     lines = (trained / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["env_steps"] for line in lines] == [100, 200, 300]
 
@@ -115,7 +143,7 @@ def test_resume_goes_on_to_a_longer_budget(trained):
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     """SIGKILL in the middle of training, then --resume: equal states, no line lost or doubled."""
     words = ["fetch-reach", *TINY, "--env-steps", "2000", "--no-video"]
-    script("train", *words, "--out", "whole", folder=tmp_path)
+    shell("train", *words, "--out", "whole", folder=tmp_path)
     process = subprocess.Popen(
         [sys.executable, str(REPO / "experiments" / "train.py"), *words, "--out", "cut"],
         cwd=tmp_path,
@@ -127,7 +155,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(tmp_path):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    script("train", "--resume", "cut", "--no-video", folder=tmp_path)
+    shell("train", "--resume", "cut", "--no-video", folder=tmp_path)
     epochs = [json.loads(line)["epoch"] for line in lines.read_text().splitlines()]
     assert epochs == list(range(1, 21))
     whole, cut = (launch.open_run(tmp_path / name).restore()[1] for name in ("whole", "cut"))

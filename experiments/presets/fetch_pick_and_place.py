@@ -21,8 +21,8 @@ def config(task: str) -> Config:
     return Config(
         env=EnvConfig(task=task),
         train=TrainConfig(
-            env_steps=600_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
+            env_steps=500_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
         ),
-        replay=ReplayConfig(capacity=20_000, batch_size=512),
-        agent=DDPGConfig(discount=0.9, target_period=1, action_l2=0.1),
+        replay=ReplayConfig(capacity=20_000, batch_size=512, priority="energy"),
+        agent=DDPGConfig(discount=0.9, target_period=1, average_rate=0.001, action_l2=0.1),
     )

@@ -23,7 +23,7 @@ def config(task: str) -> Config:
     return Config(
         env=EnvConfig(task=task),
         train=TrainConfig(
-            env_steps=1_400_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
+            env_steps=1_000_000, num_envs=16, updates_per_cycle=100, cycles_per_epoch=25
         ),
         replay=ReplayConfig(
             capacity=20_000, batch_size=512, strategy="future_actual", priority="energy"
