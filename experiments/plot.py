@@ -8,14 +8,17 @@ labels are made of all settings that differ.
 
 `--against k` draws the best and the mean success of training over a setting instead of over time,
 as figure 6 of the HER paper does. `--table` prints the success at the end: median, interquartile
-mean (IQM) with its 95 % bootstrap interval, steps to a success of 0.90, and doing nothing.
+mean (IQM) with its 95 % bootstrap interval, steps to a success of 0.90, and doing nothing. `--csv
+FILE` writes the curves as numbers, a line for each evaluation.
 
 Without `--out` a single run's curve goes into its folder, several runs' into ./curves.png.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
+from csv import DictWriter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +43,10 @@ _HEADER = (
     "|---|---|---|---|---|---|---|---|",
 )
 
+_ORIGIN = ("task", "agent", "setting", "seed")
+_FIGURES = ("env_steps", "wall_s", "requested_goal_success", "requested_goal_success_any_step")
+_SOURCE = ("no_action_success", "distance_threshold", "device", "commit")
+
 
 def main(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
@@ -47,6 +54,7 @@ def main(
     by: tuple[str, ...] = (),
     against: str | None = None,
     table: bool = False,
+    csv: Path | None = None,
 ) -> None:
     """Draw the success of runs on held-out requested goals.
 
@@ -56,9 +64,12 @@ def main(
       by: Names of the settings that tell curves apart; default those that differ.
       against: Name of a setting with numbers, to draw success over it instead of over steps.
       table: Print the success at the end as a Markdown table too.
+      csv: File to write the curves to, as numbers.
     """
     if not runs:
         raise UserError("runs: none given; name one or more run folders")
+    if csv is not None and csv.suffix != ".csv":
+        raise UserError(f"csv: {csv} is no .csv file; name one")
     where = out or (runs[0] / CURVE if len(runs) == 1 else Path("curves.png"))
     if against is None:
         curves(runs, where, by)
@@ -66,6 +77,8 @@ def main(
         over_setting(runs, where, against, by)
     if table:
         launch.console.print(summary_table(runs, by), markup=False)
+    if csv is not None:
+        write_csv(runs, csv, by)
     launch.console.print(f"wrote {where}")
 
 
@@ -145,6 +158,33 @@ def summary_table(runs: Sequence[Path], by: Sequence[str] = ()) -> str:
       by: settings that tell lines apart; default those that differ.
     """
     return "\n".join([*_HEADER, *(_row(seeds) for seeds in grouping.alike(runs, by))])
+
+
+def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
+    """Writes a line for every evaluation of the runs, with where it comes from.
+
+    Args:
+      runs: run folders; what a summary says is left empty for those that have none.
+      out: file to write.
+      by: settings that tell curves apart; default those that differ.
+    """
+    lines = []
+    for seeds in grouping.alike(runs, by):
+        for run in seeds.runs:
+            summary = metrics.read_json(run / metrics.SUMMARY) if grouping.finished([run]) else {}
+            task, agent = seeds.settings["task"], seeds.settings["agent"]
+            seed = launch.read_config(run).seed
+            origin = dict(zip(_ORIGIN, (task, agent, seeds.label, seed), strict=True))
+            source = {name: summary.get(name, "") for name in _SOURCE}
+            for line in metrics.read(run):
+                figures = {name: line.get(name, "") for name in _FIGURES}
+                lines.append(origin | figures | source)
+    text = io.StringIO()
+    writer = DictWriter(text, _ORIGIN + _FIGURES + _SOURCE, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    metrics.write_text(out, text.getvalue())
 
 
 def curve(panel: Axes, seeds: Seeds, color: Any) -> None:

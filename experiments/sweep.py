@@ -13,6 +13,7 @@ settings follow each other. OUT, printed first, gets
     sweep.json      settings, seeds, and command, commit, device and seconds of every sitting
     curves.png      median and interquartile band of every setting
     figure.png      with `--figure`: success over the number that the figure varies, if it does
+    curves.csv      the same as numbers
     table.md        success at the end with its interval
 
 `--resume OUT` skips finished runs and goes on with the others from their checkpoints; a run folder
@@ -64,7 +65,7 @@ from her_jax.runner import Run
 from her_jax.types import GoalEnv
 
 SWEEP = "sweep.json"
-CURVES, FIGURE, TABLE = "curves.png", "figure.png", "table.md"
+CURVES, FIGURE, NUMBERS, TABLE = "curves.png", "figure.png", "curves.csv", "table.md"
 
 Grid = tuple[str, ...]
 """Words like "k=4,8": a setting and its values."""
@@ -362,6 +363,7 @@ def report(sweep: Sweep, groups: Sequence[Sequence[Run]], folder: Path) -> str:
     if not runs:
         return "no run has an epoch"
     plot.curves(runs, folder / CURVES, sweep.by)
+    plot.write_csv(runs, folder / NUMBERS, sweep.by)
     if sweep.against is not None:
         plot.over_setting(runs, folder / FIGURE, sweep.against, sweep.by)
     table = plot.summary_table(runs, sweep.by)

@@ -3,6 +3,7 @@ her_jax/test_group.py."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -58,7 +59,7 @@ def swept(hurried, tmp_path_factory) -> Path:
 def test_a_sweep_leaves_run_folders_and_says_what_it_was(swept):
     names = {path.name for path in swept.iterdir()}
     runs = {f"strategy={s}-seed{i}" for s in ("future", "none") for i in (0, 1)}
-    assert names == runs | {"sweep.json", "curves.png", "table.md"}
+    assert names == runs | {"sweep.json", "curves.png", "curves.csv", "table.md"}
     for name in runs:
         summary = metrics.read_json(swept / name / metrics.SUMMARY)
         config = launch.read_config(swept / name)
@@ -306,6 +307,18 @@ def test_table_of_the_success_at_the_end(runs):
         "| FetchPush | strategy=future | 0, 1, 2 | 200 | 0.900 | 0.900 [0.800, 1.000] | 200 | 0.250"
     )
     assert "| 0, 1 (unfinished: 2) | 200 | 0.300 |" in none and "not reached" in none
+
+
+def test_curves_as_numbers(runs, tmp_path):
+    plot.write_csv(runs, tmp_path / "curves.csv")
+    with (tmp_path / "curves.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 11
+    second = lines[1]
+    assert second["setting"] == "strategy=future" and second["agent"] == "ddpg"
+    assert second["seed"] == "0" and second["env_steps"] == "200"
+    assert second["requested_goal_success"] == "0.9" and second["no_action_success"] == "0.25"
+    assert lines[-1]["seed"] == "2" and lines[-1]["no_action_success"] == ""  # not finished
 
 
 def test_pictures_by_settings(runs, tmp_path):
