@@ -1,7 +1,8 @@
 """Scores a trained policy: `python experiments/evaluate.py RUN [--episodes N] [--goals FILE]`.
 
 Success is measured on held-out requested goals, without exploration noise, at the tolerance the
-run was trained with; the printed JSON says which, and what doing nothing scores on the same goals.
+run was trained with; the printed JSON says which, what doing nothing scores on the same goals, and
+where on the goal space the policy fails.
 A set of goals that training has seen, or another tolerance than the run's, is refused.
 """
 
@@ -48,6 +49,9 @@ def main(
             "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
             "no_action_success": opened.floor(held_out),
             "final_distance": evaluate.mean(outcome.distance),
+            "by_goal": evaluate.quarters(
+                env.goal_spec, held_out.starts.desired_goal, outcome.success
+            ),
             "costs": evaluate.costs(env, outcome),
             "evaluation": record.settings(env, opened.config, held_out),
         }

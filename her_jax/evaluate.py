@@ -94,6 +94,37 @@ def costs(env: GoalEnv, result: Outcome) -> dict[str, dict[str, Any]]:
     }
 
 
+def quarters(spec: GoalSpec, goals: Any, success: Any) -> dict[str, list[dict[str, float]]]:
+    """Where on the goal space a policy fails: success in each quarter of the goals.
+
+    Args:
+      spec: of the environment.
+      goals: [E, G] requested goals.
+      success: bool [E] of the episodes that were asked for them.
+
+    Returns:
+      For each coordinate in which the goals differ, its lowest quarter of the goals first: the
+      quarter's lowest and highest goal, in the goal's units, and its success. Nothing if goals can
+      be counted, as bit strings.
+    """
+    found = {}
+    if spec.count is not None:
+        return found
+    for name, values in zip(spec.coordinates, np.asarray(goals, np.float64).T, strict=True):
+        if np.ptp(values) > 0:
+            parts = np.array_split(np.argsort(values, kind="stable"), 4)
+            found[name] = [
+                {
+                    "low": float(values[part].min()),
+                    "high": float(values[part].max()),
+                    "requested_goal_success": mean(np.asarray(success)[part]),
+                }
+                for part in parts
+                if part.size
+            ]
+    return found
+
+
 def require_same_goal(trained: dict[str, Any], spec: GoalSpec) -> None:
     """Refuses to score a policy on another goal than it was trained on.
 

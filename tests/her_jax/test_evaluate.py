@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,19 @@ def test_perfect_and_idle_policies(toy):
     idle = evaluate.evaluate(toy, evaluate.no_action(toy), keys)
     assert not idle.success_any.any()
     assert float(idle.distance.min()) >= 0.8
+
+
+def test_success_by_quarters_of_the_goals(toy):
+    goals = np.stack([np.arange(8.0)[::-1], np.zeros(8)], axis=-1)
+    success = np.array([0, 0, 0, 1, 1, 1, 1, 1], bool)  # fails where the first number is high
+    assert evaluate.quarters(toy.goal_spec, goals, success) == {
+        "x": [
+            {"low": low, "high": low + 1, "requested_goal_success": share}
+            for low, share in ((0.0, 1.0), (2.0, 1.0), (4.0, 0.5), (6.0, 0.0))
+        ]
+    }
+    counted = dataclasses.replace(toy.goal_spec, count=4)
+    assert evaluate.quarters(counted, goals, success) == {}
 
 
 def test_success_is_at_the_last_step_and_any_step_apart(toy):
