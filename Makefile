@@ -5,6 +5,7 @@ PYTHON ?= python3
 TASK ?= fetch-reach
 ARGS ?=
 BIN := .venv/bin
+WORKERS := --numprocesses 2 --dist loadfile
 
 .PHONY: train test test-slow lint format setup bench clean
 
@@ -12,10 +13,10 @@ train: setup
 	$(BIN)/python experiments/train.py $(TASK) $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not gpu" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -39,6 +40,17 @@ HURRIED = os.environ | {
 """Environment of scripts whose programs run once: compiled fast, and slow."""
 
 
+@contextlib.contextmanager
+def hurry(on: bool):
+    """Whether programs are compiled fast, and run slowly, within."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", on)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 @functools.cache
 def fetch(name: str) -> her_envs.FetchEnv:
     env = her_envs.make(name)
@@ -70,9 +82,8 @@ def toy() -> PointEnv:
 @pytest.fixture(scope="module")
 def hurried():
     """Programs of the module, each run once or twice, are compiled fast, and run slowly."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with hurry(True):
+        yield
 
 
 @pytest.fixture
@@ -85,7 +96,8 @@ def config() -> Config:
 def finished(tmp_path_factory):
     """Final state, summary and folder of one run of the toy that tests only copy or read."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    return *Run(PointEnv(), tiny_config(), folder, SILENT).start(), folder
+    with hurry(False):  # whoever asks first: others compare bits with it
+        return *Run(PointEnv(), tiny_config(), folder, SILENT).start(), folder
 
 
 @pytest.fixture
