@@ -26,15 +26,19 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     """
     if len(runs) < 2:
         raise UserError(f"runs: {len(runs)} given; name two or more run folders")
+    for run in runs:
+        launch.require_folder(run)
     records = {str(run): record.read(run) for run in runs}
+    record.require_comparable(records)
     for run, audited in records.items():
         success = audited.report_metrics.get("requested_goal_success")
         count = audited.evaluation.get("episodes")
         if not (isinstance(success, float) and 0 <= success <= 1 and isinstance(count, int)):
             raise UserError(f"run: {run} has an audit.json that was edited; audit it anew")
-        if count < 1 or {*audited.costs} != {*next(iter(records.values())).costs}:
-            raise UserError(f"run: {run} was scored on no goal or other costs; audit it anew")
-    record.require_comparable(records)
+        if count < 1:
+            raise UserError(f"run: {run} was scored on no goal; audit it anew")
+        if {*audited.costs} != {*next(iter(records.values())).costs}:
+            raise UserError(f"run: {run} has other costs than {runs[0]}; audit both anew")
     launch.console.print(table(records), markup=False)
 
 

@@ -39,7 +39,7 @@ def main(
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
     epoch, state, _ = opened.restore()
     opened.require_disjoint(held_out, state)
-    launch.status.print(f"compiling, then playing {held_out.episodes} held-out goals twice ...")
+    launch.status.print(f"compiling, then playing {held_out.episodes} goals twice ...")
     outcome = jax.jit(opened.evaluate)(state, held_out.starts)
     launch.report(
         {

@@ -18,6 +18,9 @@ from her_jax.errors import UserError
 THRESHOLD = 0.9
 """Success whose steps tables count."""
 
+SWEEP = "sweep.json"
+"""What tells the folder of a sweep from that of a run."""
+
 SHOWN = 3
 """Settings that a label names before it only counts them."""
 
@@ -136,6 +139,13 @@ def word(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(word, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def members(folder: Path) -> list[Path]:
+    """The runs that a folder stands for: itself, or those of a sweep."""
+    if not (folder / SWEEP).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{metrics.METRICS}"))
 
 
 def finished(runs: Sequence[Path]) -> list[Path]:

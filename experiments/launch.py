@@ -62,12 +62,21 @@ def read_config(folder: Path) -> Config:
     Raises:
       UserError: if it is not a run folder.
     """
-    if not folder.is_dir():
-        raise UserError(f"run: {folder} is no folder; give one that train.py made")
+    require_folder(folder)
     values = metrics.read_json(folder / metrics.CONFIG)
     if (folder / PLUGIN).is_file():
         load_plugin(str(folder / PLUGIN))
     return Config.from_dict(values)
+
+
+def require_folder(folder: Path) -> None:
+    """Refuses the name of a run that is none.
+
+    Raises:
+      UserError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"run: {folder} is no folder; give one that train.py made")
 
 
 def load_plugin(path: str) -> None:
@@ -78,6 +87,8 @@ def load_plugin(path: str) -> None:
     """
     if not path:
         return
+    if not Path(path).is_file():
+        raise UserError(f"plugin: {path} is no file; name one that registers a strategy")
     try:
         text = Path(path).read_text()
         if text not in _plugins:

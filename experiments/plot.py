@@ -59,7 +59,7 @@ def main(
     """Draw the success of runs on held-out requested goals.
 
     Args:
-      runs: Run folders.
+      runs: Run folders, or folders of sweeps for all runs in them.
       out: Picture to write.
       by: Names of the settings that tell curves apart; default those that differ.
       against: Name of a setting with numbers, to draw success over it instead of over steps.
@@ -70,6 +70,7 @@ def main(
         raise UserError("runs: none given; name one or more run folders")
     if csv is not None and csv.suffix != ".csv":
         raise UserError(f"csv: {csv} is no .csv file; name one")
+    runs = tuple(run for folder in runs for run in grouping.members(folder))
     where = out or (runs[0] / CURVE if len(runs) == 1 else Path("curves.png"))
     if against is None:
         curves(runs, where, by)

@@ -64,7 +64,6 @@ from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalEnv
 
-SWEEP = "sweep.json"
 CURVES, FIGURE, NUMBERS, TABLE = "curves.png", "figure.png", "curves.csv", "table.md"
 
 Grid = tuple[str, ...]
@@ -377,18 +376,22 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
       UserError: if the folder holds none, or it is damaged.
     """
-    if not (folder / SWEEP).is_file():
-        raise UserError(f"sweep: {folder} holds no {SWEEP}; give a folder that sweep.py made")
-    values = metrics.read_json(folder / SWEEP)
+    if not (folder / grouping.SWEEP).is_file():
+        raise UserError(
+            f"sweep: {folder} holds no {grouping.SWEEP}; give a folder that sweep.py made"
+        )
+    values = metrics.read_json(folder / grouping.SWEEP)
     missing = {"settings", "seeds", "batch", "against", "sittings"} - values.keys()
     if missing:
-        raise UserError(f"sweep: {folder / SWEEP} lacks {', '.join(sorted(missing))}; restore it")
+        raise UserError(
+            f"sweep: {folder / grouping.SWEEP} lacks {', '.join(sorted(missing))}; restore it"
+        )
     return values
 
 
 def write(sweep: Sweep, folder: Path, sittings: list[dict[str, Any]]) -> None:
     """Writes sweep.json."""
-    metrics.write_json(folder / SWEEP, sweep.to_dict() | {"sittings": sittings})
+    metrics.write_json(folder / grouping.SWEEP, sweep.to_dict() | {"sittings": sittings})
 
 
 def default_folder(sweep: Sweep) -> Path:
@@ -399,7 +402,7 @@ def default_folder(sweep: Sweep) -> Path:
 
 def _create(folder: Path) -> None:
     if folder.exists():
-        resume = f", or go on with --resume {folder}" if (folder / SWEEP).is_file() else ""
+        resume = f", or go on with --resume {folder}" if (folder / grouping.SWEEP).is_file() else ""
         raise UserError(f"out: {folder} already exists; name a new folder{resume}")
     try:
         folder.mkdir(parents=True)

@@ -150,17 +150,19 @@ def default_folder(config: Config) -> Path:
 
 def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) -> None:
     """Draws the curve, records the video, prints the headline."""
+    spec = run.env.goal_spec
     launch.console.print(
-        f"{summary['task']}: success {summary['requested_goal_success']:.3f} on "
-        f"{summary['eval_episodes']} held-out goals within {summary['distance_threshold']} m "
+        f"{summary['task']}: success {summary['requested_goal_success']:.3f} {spec.when} on "
+        f"{summary['eval_episodes']} {spec.origin} goals within {spec.tolerance} {spec.units} "
         f"(doing nothing: {summary['no_action_success']:.3f}) after {summary['env_steps']:,} "
-        f"environment steps and {summary['wall_s']:.0f} s"
+        f"environment steps and {summary['wall_s']:.0f} s, audit included"
     )
-    costs = (
+    costs = [
         f"{name} {channel['episode_sum']:.3g} {channel['units']}".removesuffix(" 1")
         for name, channel in summary["costs"].items()
-    )
-    launch.console.print(f"costs, sum of an episode: {', '.join(costs)}")
+    ]
+    if costs:
+        launch.console.print(f"costs, sum of an episode: {', '.join(costs)}")
     launch.console.print(
         f"failure labels: {', '.join(summary['failure_labels']) or 'none'}; "
         f"audit: {run.folder / record.MARKDOWN}"

@@ -152,7 +152,7 @@ class NormalizerConfig:
                 value > 0,
                 field.name,
                 value,
-                f"is not positive; default {field.default}",
+                "is not positive; --help shows its default",
             )
 
 
@@ -407,7 +407,7 @@ class TrainConfig:
                 value > 0 or field.name == "observation_noise",
                 field.name,
                 value,
-                f"is not positive; default {field.default}",
+                "is not positive; --help shows its default",
             )
         noise = self.observation_noise
         _require(noise >= 0, "observation_noise", noise, "is negative; try 0.01")

@@ -275,7 +275,14 @@ class Run:
         return state, self.finish(state, about, goals, clock)
 
     def announce(self, goals: GoalSet) -> float:
-        """Plays the no-action floor, says what success means, and returns the floor."""
+        """Says what is trained and what success means; plays and returns the no-action floor."""
+        plan = self.config.train
+        updates = self.epochs * plan.cycles_per_epoch * plan.updates_per_cycle
+        steps = self.epochs * self.epoch_steps
+        self.console.print(
+            f"training: {steps:,} environment steps in {self.epochs} epochs, "
+            f"{updates / steps:.3g} updates a step"
+        )
         self.console.print("compiling and playing the no-action floor ...")
         floor = self.floor(goals)
         spec = self.env.goal_spec

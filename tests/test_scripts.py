@@ -102,7 +102,12 @@ def test_bits_are_flipped_from_the_command_line(trained):
     tiny = ["--env-steps", "64", "--num-envs", "4", "--cycles-per-epoch", "2", "--capacity", "8"]
     tiny += ["--updates-per-cycle", "2", "--batch-size", "8", "--eval-episodes", "6"]
     printed = shell("train", "bit-flip", "--env.n", "4", "--out", "flipped", *tiny, folder=trained)
-    assert "at any step" in printed
+    assert (
+        "at any step on 6 fresh (there are too few to hold any out) goals within 0.5 bits"
+        in printed
+    )
+    assert "training: 64 environment steps in 2 epochs, 0.125 updates a step" in printed
+    assert "costs" not in printed
     summary = json.loads((trained / "flipped" / "summary.json").read_text())
     assert summary["env_steps"] == 64 and summary["costs"] == {}
     assert summary["requested_goal_success"] == summary["requested_goal_success_any_step"]
@@ -248,7 +253,7 @@ def test_render_and_plot(trained):
             "task: 'fetch-pull' is unknown; choose one of fetch-reach",
         ),
         ("train", "task: none given; name one of fetch-reach"),
-        ("train fetch-push --plugin nowhere.py", "plugin: nowhere.py fails: FileNotFoundError"),
+        ("train fetch-push --plugin nowhere.py", "plugin: nowhere.py is no file"),
         ("render flipped", "video: BitFlip4 has no scene to film"),
         ("search fetch-push --out run/config.json", "out: run/config.json is no study"),
         ("train fetch-push --k -1", "k: -1.0"),
@@ -278,8 +283,10 @@ def test_render_and_plot(trained):
         ("audit run --tolerance 0.07", "strategy, k, tolerance, rewards: for .npz files only"),
         ("audit run.npz --verify --tolerance 1", "verify: run.npz is no run folder"),
         ("compare run", "runs: 1 given; name two or more"),
-        ("compare run nowhere", "audit: nowhere holds no audit.json"),
+        ("compare run nowhere", "run: nowhere is no folder"),
         ("evaluate run --goals run/config.json", "goals: run/config.json is no held-out set"),
+        ("compare run flipped", "episodes: run was scored with 4 and flipped with 6"),
+        ("train fetch-push --env-steps -3", "env_steps: -3 is not positive; --help shows"),
         ("plot", "runs: none given"),
         ("plot nowhere", "run: nowhere is no folder"),
     ],

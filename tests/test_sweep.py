@@ -75,6 +75,12 @@ def test_a_sweep_leaves_run_folders_and_says_what_it_was(swept):
     assert "| strategy=future | 0, 1 | 60 |" in (swept / "table.md").read_text()
 
 
+def test_the_folder_of_a_sweep_stands_for_its_runs(swept):
+    assert grouping.members(swept) == sorted(swept.glob("strategy=*"))
+    alone = swept / "strategy=none-seed0"
+    assert grouping.members(alone) == [alone]
+
+
 def test_resume_makes_what_is_missing_and_touches_nothing_else(swept, tmp_path, monkeypatch):
     folder = tmp_path / "s"
     shutil.copytree(swept, folder)
