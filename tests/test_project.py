@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
+import statistics
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ import her_envs
 import launch
 import presets
 import replay
+import sweeping
 import table
 import versus_sb3
 from conftest import HURRIED, REPO, SILENT, ddpg, with_
@@ -21,6 +24,8 @@ from her_jax import metrics, relabel
 from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
+
+SWEEPS = sorted((REPO / "experiments" / "reference" / "sweeps").iterdir())
 
 
 @pytest.mark.parametrize("task", presets.TASKS)
@@ -146,8 +151,37 @@ def test_tables_of_the_readme_are_the_measured_ones():
     assert env_throughput.table(throughput) in readme
     assert replay.ring_table(replayed) in readme
     assert replay.update_table(replayed) in readme
+    together = json.loads((results / "sweeping.json").read_text())["rows"]
+    assert sweeping.table(together) in readme
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
     assert versus_sb3.table(raced) in readme
+
+
+@pytest.mark.parametrize("folder", SWEEPS, ids=lambda folder: folder.name)
+def test_tables_of_sweeps_are_those_of_their_curves(folder):
+    """Medians are computed anew from the numbers; each line of both says where it comes from."""
+    with (folder / "curves.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert all(len(line["commit"]) == 40 and line["device"] for line in lines)
+    final: dict[str, dict[str, float]] = {}
+    for line in lines:  # the last evaluation of a seed stays
+        success = float(line["requested_goal_success"])
+        final.setdefault(line["setting"], {})[line["seed"]] = success
+    table = (folder / "table.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
+    assert [row[1] for row in cells] == [setting or "-" for setting in final]
+    for row, seeds in zip(cells, final.values(), strict=True):
+        assert row[2] == ", ".join(seeds)
+        assert row[4] == f"{statistics.median(seeds.values()):.3f}"
+    for path in folder.glob("*.json"):
+        about = json.loads(path.read_text())
+        assert all({"command", "commit", "device"} <= set(s) for s in about["sittings"])
+
+
+def test_the_readme_shows_tables_of_sweeps():
+    readme = (REPO / "README.md").read_text()
+    for name in ("fetch-push-replay", "fetch-reach-agents"):
+        assert (SWEEPS[0].parent / name / "table.md").read_text().strip() in readme
 
 
 def test_what_the_readme_says_of_slide_is_in_its_runs():
@@ -160,9 +194,20 @@ def test_what_the_readme_says_of_slide_is_in_its_runs():
     last_ten = [sum(success for _, success in curve[-10:]) / 10 for curve in curves]
     best = [max(success for _, success in curve) for curve in curves]
     readme = " ".join((REPO / "README.md").read_text().split())
-    assert f"first at 0.80 after {first[0]:,} and {first[1]:,} steps" in readme
-    assert f"last ten evaluations are {last_ten[0]:.3f} and {last_ten[1]:.3f}" in readme
-    assert f"the best ones {best[0]:.2f} and {best[1]:.2f}" in readme
+    assert f"first at 0.80 after {listed(first, ',')} steps" in readme
+    assert f"last ten evaluations are {listed(last_ten, '.3f')}" in readme
+    assert f"the best ones {listed(best, '.2f')}." in readme
+    measured = json.loads((table.REFERENCE / "fetch-slide-seed1/evaluation.json").read_text())
+    *near, far = [part["requested_goal_success"] for part in measured["by_goal"]["x"]]
+    whole, others = measured["requested_goal_success"], sum(near) / 3
+    assert f"reaches {whole:.3f}: {far:.3f} of the quarter" in readme
+    assert f"and {others:.3f} of the others" in readme
+
+
+def listed(values, spec):
+    """E.g. "1, 2 and 3"."""
+    *words, last = [format(value, spec) for value in values]
+    return f"{', '.join(words)} and {last}"
 
 
 def test_committed_runs_are_complete_and_of_a_known_commit():

@@ -4,7 +4,7 @@ Command:   python experiments/train.py fetch-slide
 Hardware:  two CPU cores, no accelerator
 Time:      40 minutes on one core with other work beside it
 Expected:  success 0.80 on 200 held-out goals within 5 cm by 0.55 M environment steps, 0.83 to
-           0.86 after 1 M (two seeds)
+           0.86 after 1 M (three seeds)
 
 Against Baselines: episodes in which the puck gained energy are replayed more often, two goals in
 five are requested ones (`future_actual`), the critic is normalised, targets follow slowly after
