@@ -17,8 +17,6 @@ from her_jax.audit import log, record
 from her_jax.errors import UserError
 from her_jax.runner import Run
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 def rebuilt(toy, config, folder) -> record.AuditRecord:
     opened = Run(toy, config, folder, SILENT)

@@ -33,8 +33,6 @@ from her_jax.runner import Run
 from her_jax.types import Box, Episode, GoalObs, GoalSpec, Moment
 from toy import PointEnv
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 # The worked example: asked for 10, achieved 3 and then 7.
 ACHIEVED, REQUESTED = (0.0, 3.0, 7.0), 10.0
 
