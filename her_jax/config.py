@@ -120,7 +120,7 @@ class ReplayConfig:
         )
         _require(self.n_step > 0, "n_step", self.n_step, "is not positive; try 1")
         _require(self.audited_rows >= 0, "audited_rows", self.audited_rows, "is negative; try 4")
-        smaller = min(self.batch_size, self.late_batch_size or self.audited_rows)
+        smaller = min(self.batch_size, self.late_batch_size)
         _require(
             self.late_batch_size == 0 or self.audited_rows <= smaller,
             "audited_rows",

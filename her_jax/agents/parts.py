@@ -7,44 +7,24 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from her_jax.config import DDPGConfig, SACConfig, TD3Config
 from her_jax.networks import Actor, Critic
 from her_jax.types import Batch, Key, OnlineTarget
+
+HasCritics = DDPGConfig | TD3Config | SACConfig
+"""Settings of agents with an actor and an ensemble of critics."""
 
 
 def paired(params: Any) -> OnlineTarget:
     """Fresh parameters and an equal target; a copy, because donated buffers must not be shared."""
     return OnlineTarget(params, jax.tree.map(jnp.copy, params))
-
-
-class HasCritics(Protocol):
-    """Settings of agents with an ensemble of critics."""
-
-    @property
-    def hidden(self) -> tuple[int, ...]:
-        """Widths of the hidden layers."""
-        ...
-
-    @property
-    def layer_norm(self) -> bool:
-        """Whether they are normalised."""
-        ...
-
-    @property
-    def critics(self) -> int:
-        """M."""
-        ...
-
-    @property
-    def target_critics(self) -> int:
-        """How many of them a target takes the minimum of."""
-        ...
 
 
 def init_critics(config: HasCritics, key: Key, input_size: int, action_size: int) -> Any:
