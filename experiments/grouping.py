@@ -142,10 +142,17 @@ def word(value: Any) -> str:
 
 
 def members(folder: Path) -> list[Path]:
-    """The runs that a folder stands for: itself, or those of a sweep."""
+    """The runs that a folder stands for: itself, or those of a sweep.
+
+    Raises:
+      UserError: if it is a sweep of which no run has an epoch.
+    """
     if not (folder / SWEEP).is_file():
         return [folder]
-    return sorted(path.parent for path in folder.glob(f"*/{metrics.METRICS}"))
+    runs = sorted(path.parent for path in folder.glob(f"*/{metrics.METRICS}"))
+    if not runs:
+        raise UserError(f"run: {folder} is a sweep without an epoch; go on with it, by sweep.py")
+    return runs
 
 
 def finished(runs: Sequence[Path]) -> list[Path]:

@@ -14,6 +14,7 @@ import pytest
 import env_throughput
 import her_envs
 import launch
+import plot
 import presets
 import replay
 import sweeping
@@ -176,6 +177,13 @@ def test_tables_of_sweeps_are_those_of_their_curves(folder):
     for path in folder.glob("*.json"):
         about = json.loads(path.read_text())
         assert all({"command", "commit", "device"} <= set(s) for s in about["sittings"])
+
+
+def test_committed_curves_are_those_of_the_runs(tmp_path):
+    runs = sorted(table.REFERENCE.glob("fetch*-seed?"))
+    plot.write_csv(runs, tmp_path / "curves.csv")
+    written = (tmp_path / "curves.csv").read_text()
+    assert written == (table.REFERENCE / "curves.csv").read_text()
 
 
 def test_the_readme_shows_tables_of_sweeps():

@@ -75,10 +75,13 @@ def test_a_sweep_leaves_run_folders_and_says_what_it_was(swept):
     assert "| strategy=future | 0, 1 | 60 |" in (swept / "table.md").read_text()
 
 
-def test_the_folder_of_a_sweep_stands_for_its_runs(swept):
+def test_the_folder_of_a_sweep_stands_for_its_runs(swept, tmp_path):
     assert grouping.members(swept) == sorted(swept.glob("strategy=*"))
     alone = swept / "strategy=none-seed0"
     assert grouping.members(alone) == [alone]
+    (tmp_path / grouping.SWEEP).touch()
+    with pytest.raises(UserError, match="is a sweep without an epoch"):
+        grouping.members(tmp_path)
 
 
 def test_resume_makes_what_is_missing_and_touches_nothing_else(swept, tmp_path, monkeypatch):
