@@ -2,7 +2,7 @@
 
 Command:   python experiments/train.py fetch-pick-and-place
 Hardware:  two CPU cores, no accelerator
-Time:      about 15 minutes on one core with other work beside it; 0.9 after 9
+Time:      about 18 minutes on one core with other work beside it; 0.9 after 9
 Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.32 M environment steps, 0.99 at the
            end (three seeds)
 
