@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import runpy
@@ -38,8 +39,16 @@ def guarded(main: Callable[[], None]) -> None:
 
 
 def bind(config: Config, folder: Path) -> Run:
-    """A run of `config` in `folder`, its environment made."""
-    return Run(make_env(config.env), config, folder, console)
+    """A run of `config` in `folder`, its environments made."""
+    env, judge = make_envs(config.env)
+    return Run(env, config, folder, console, judge)
+
+
+def make_envs(settings: EnvConfig) -> tuple[GoalEnv, GoalEnv]:
+    """The environment to train in, and the one that scores: physics `scored_on`, stock model."""
+    env = make_env(settings)
+    judging = dataclasses.replace(settings, physics=settings.scored_on, model="stock")
+    return env, env if judging == settings else make_env(judging)
 
 
 def make_env(settings: EnvConfig) -> GoalEnv:
@@ -47,6 +56,10 @@ def make_env(settings: EnvConfig) -> GoalEnv:
     return her_envs.make(
         settings.task,
         physics=settings.physics,
+        model=settings.model,
+        nconmax=settings.nconmax,
+        njmax=settings.njmax,
+        graph_mode=settings.graph_mode,
         num_threads=settings.num_threads,
         tolerance=settings.tolerance,
         reward=settings.reward,

@@ -79,14 +79,14 @@ def record(
             raise UserError(f"{name}: {value} is not a positive multiple of 16; try 320 x 240")
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 5")
-    env = scene(run.env)
+    env = scene(run.judge)
     if env is None:
-        raise UserError(f"video: {run.env.name} has no scene to film")
+        raise UserError(f"video: {run.judge.name} has no scene to film")
     launch.status.print(f"compiling, then filming {episodes} episodes ...")
     film = jax.jit(functools.partial(_states, run, state))
     partial = out.with_name("partial-" + out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    fps = _FRAMES_PER_S / run.env.steps_per_action
+    fps = _FRAMES_PER_S / run.judge.steps_per_action
     with _ffmpeg(partial, width, height, fps) as writer:
         for start in _each(goal_set.standard(env, episodes).starts):
             for frame in her_envs.render.frames(env, film(start), width=width, height=height):
@@ -126,13 +126,13 @@ def _each(starts: Any) -> Iterator[Any]:
 
 def _states(run: Run, state: Any, start: Any) -> Any:
     """Environment states [T+1] of the greedy policy from a held-out start."""
-    first = run.env.begin(start)
+    first = run.judge.begin(start)
 
     def step(env_state, _):
-        env_state = run.env.step(env_state, run.act(state, env_state.obs))
+        env_state = run.judge.step(env_state, run.act(state, env_state.obs))
         return env_state, env_state
 
-    _, later = jax.lax.scan(step, first, length=run.env.horizon)
+    _, later = jax.lax.scan(step, first, length=run.judge.horizon)
     return jax.tree.map(lambda x, rest: jnp.concatenate([x[None], rest]), first, later)
 
 

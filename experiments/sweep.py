@@ -301,19 +301,21 @@ def cross(grid: Grid, names: Iterable[str]) -> list[dict[str, str]]:
 
 def bind(sweep: Sweep, folder: Path) -> list[list[Run]]:
     """For each setting the runs of its seeds; those of equal `config.env` share an environment."""
-    envs: dict[Any, GoalEnv] = {}
+    envs: dict[Any, tuple[GoalEnv, GoalEnv]] = {}
     groups = []
     for setting in sweep.settings:
         config = setting.config
         if config.env not in envs:
-            envs[config.env] = launch.bind(config, folder).env
+            envs[config.env] = launch.make_envs(config.env)
+        env, judge = envs[config.env]
         groups.append(
             [
                 Run(
-                    envs[config.env],
+                    env,
                     dataclasses.replace(config, seed=seed),
                     folder / f"{setting.label}-seed{seed}",
                     launch.console,
+                    judge,
                 )
                 for seed in sweep.seeds
             ]

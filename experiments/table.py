@@ -106,6 +106,14 @@ def _within(seeds: Seeds, tolerance: float) -> str:
     return "any step" if seeds.settings["task"] == bitflip.NAME else f"{100 * tolerance:.0f} cm"
 
 
+def _physics(summary: dict[str, Any]) -> str:
+    """What was trained on and, if it is another, what success was measured on."""
+    model = summary.get("model", "stock")  # summaries of early runs lack what they had no choice of
+    trained = summary["physics"] + ("" if model == "stock" else f" ({model})")
+    scored = summary.get("scored_on", "native")
+    return trained if trained == scored else f"{trained}, scored on {scored}"
+
+
 def _row(seeds: Seeds) -> str:
     """One line."""
     summaries = _summaries(seeds)
@@ -120,7 +128,7 @@ def _row(seeds: Seeds) -> str:
         seeds.title,
         seeds.label or "-",
         _within(seeds, summaries[0]["distance_threshold"]),
-        "-" if seeds.settings["task"] == bitflip.NAME else summaries[0]["physics"],
+        "-" if seeds.settings["task"] == bitflip.NAME else _physics(summaries[0]),
         ", ".join(str(summary["seed"]) for summary in summaries),
         to_success("env_steps"),
         to_success("wall_s"),

@@ -168,7 +168,7 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
         f"audit: {run.folder / record.MARKDOWN}"
     )
     plot.curves([run.folder], run.folder / plot.CURVE)
-    if video and render.scene(run.env):
+    if video and render.scene(run.judge):
         render.record(run, state, run.folder / render.VIDEO)
 
 

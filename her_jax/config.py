@@ -29,7 +29,18 @@ class EnvConfig:
     task: str = "FetchReach"
     """Environment name."""
     physics: str = "native"
-    """Physics backend: "native"."""
+    """Physics backend of training: "native" (MuJoCo's C engine), "warp" (MuJoCo Warp) or "jax"
+    (MJX)."""
+    model: str = "stock"
+    """Model of training: "stock", or the smaller "fast" (for "warp") and "portable" (for "jax")."""
+    scored_on: str = "native"
+    """Physics backend on which success is measured, always with the stock model."""
+    nconmax: int = 32
+    """Contacts that "warp" has room for, an environment; all share the room of all."""
+    njmax: int = 128
+    """Constraint rows that "warp" has room for, in each environment."""
+    graph_mode: str = "warp"
+    """How "warp" captures CUDA graphs: "warp", "warp_staged", "warp_staged_ex" or "none"."""
     num_threads: int = 0
     """Host threads of the native physics; 0 for all cores."""
     tolerance: str = "v4"

@@ -41,6 +41,8 @@ class Outcome(NamedTuple):
 def episodes(env: GoalEnv, policy: Policy, starts: Any, key: Key | None = None) -> Episode:
     """Plays one episode [E, ...] from every held-out start [E, ...].
 
+    One whose simulation broke is not finite: it fails, and its distance and costs say so.
+
     Args:
       env: the environment.
       policy: chooses actions.
@@ -48,7 +50,8 @@ def episodes(env: GoalEnv, policy: Policy, starts: Any, key: Key | None = None) 
       key: consumed by a policy that is not deterministic.
     """
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(starts.desired_goal))
-    return jax.vmap(lambda start, key: play(env, policy, start, key))(starts, keys)
+    played, _ = jax.vmap(lambda start, key: play(env, policy, start, key))(starts, keys)
+    return played
 
 
 def outcome(env: GoalEnv, played: Episode) -> Outcome:

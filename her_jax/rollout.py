@@ -1,9 +1,9 @@
-"""Plays whole episodes."""
+"""Plays whole episodes, and tells those in which the simulation failed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -15,7 +15,19 @@ Policy = Callable[[Key, GoalObs], jax.Array]
 """(key, unbatched observation) -> action [A]; consumes the key."""
 
 
-def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> Episode:
+class Faults(NamedTuple):
+    """What went wrong in the physics of episodes.
+
+    Attributes:
+      broken: bool [...], whether anything that was observed is not finite.
+      dropped: int32 [...], steps in which contacts were dropped for lack of room.
+    """
+
+    broken: jax.Array
+    dropped: jax.Array
+
+
+def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> tuple[Episode, Faults]:
     """Exactly `horizon` steps of one environment; unbatched.
 
     Args:
@@ -33,15 +45,28 @@ def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> Episode:
         action = policy(key, state.obs)
         chex.assert_shape(action, (env.action_size,))
         next_state = env.step(state, action)
-        return next_state, (next_state.obs, action, next_state.cost)
+        return next_state, (next_state.obs, action, next_state.cost, next_state.dropped)
 
-    _, (later, actions, costs) = jax.lax.scan(
+    _, (later, actions, costs, dropped) = jax.lax.scan(
         step, first, jax.random.split(policy_key, env.horizon)
     )
-    return Episode(
+    episode = Episode(
         observation=jnp.concatenate([first.obs.observation[None], later.observation]),
         achieved_goal=jnp.concatenate([first.obs.achieved_goal[None], later.achieved_goal]),
         desired_goal=first.obs.desired_goal,
         action=actions,
         cost=costs,
     )
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(episode)]
+    return episode, Faults(~jnp.all(jnp.stack(finite)), jnp.sum(dropped | first.dropped))
+
+
+def without_broken(episodes: Episode, broken: jax.Array) -> Episode:
+    """Episodes [N, ...] with copies of the first that is not broken [N] in place of broken ones.
+
+    Their number must not change inside a compiled program. If all are broken, they stay, and
+    whoever learns from them sees figures that are not finite.
+    """
+    chex.assert_shape(broken, episodes.desired_goal.shape[:1])
+    source = jnp.where(broken, jnp.argmin(broken), jnp.arange(broken.size))
+    return jax.tree.map(lambda x: x[source], episodes)

@@ -51,14 +51,19 @@ class Run:
     """A configuration bound to an environment and a folder; nothing is written until `start`.
 
     Attributes:
-      env, config, folder, console: as given.
+      env, judge, config, folder, console: as given.
       agent: the learner.
       epoch_steps, eval_steps: environment steps of an epoch and of its evaluation.
       epochs: how many the run has.
     """
 
     def __init__(
-        self, env: GoalEnv, config: Config, folder: Path, console: Console | None = None
+        self,
+        env: GoalEnv,
+        config: Config,
+        folder: Path,
+        console: Console | None = None,
+        judge: GoalEnv | None = None,
     ) -> None:
         """Binds the parts.
 
@@ -67,11 +72,14 @@ class Run:
           config: all settings.
           folder: where the run lives or will live.
           console: where progress is printed; standard output by default.
+          judge: the environment that success is measured on, which differs from `env` in its
+            physics at most; `env` itself by default.
 
         Raises:
           UserError: if the goal buffer would not fit into free memory.
         """
         self.env, self.config, self.folder = env, config, folder
+        self.judge = judge or env
         self.console = console or Console(highlight=False)
         self.agent = agents.make(config.agent, env)
         _require_positions(env, config)
@@ -189,7 +197,7 @@ class Run:
 
     def evaluate(self, state: train.TrainState, starts: Any) -> evaluate.Outcome:
         """Outcome of the greedy policy from held-out starts [E, ...]."""
-        return evaluate.evaluate(self.env, lambda _, obs: self.act(state, obs), starts)
+        return evaluate.evaluate(self.judge, lambda _, obs: self.act(state, obs), starts)
 
     def audit(
         self, state: train.TrainState, about: dict[str, Any], goals: GoalSet
@@ -212,9 +220,9 @@ class Run:
           UserError: if a held-out goal was requested in training.
         """
         self.require_disjoint(goals, state)
-        measured = record.compute(self.env, self.agent, self.config, state, goals)
-        built = record.build(self.env, self.config, state, about, goals, measured)
-        return built, record.episode_log(built, self.env, self.config, state, measured)
+        measured = record.compute(self.judge, self.agent, self.config, state, goals)
+        built = record.build(self.judge, self.config, state, about, goals, measured)
+        return built, record.episode_log(built, self.judge, self.config, state, measured)
 
     def act(self, state: train.TrainState, obs: GoalObs) -> jax.Array:
         """The greedy action for an observation of any leading shape."""
@@ -240,8 +248,8 @@ class Run:
 
     def floor(self, goals: GoalSet) -> float:
         """What doing nothing scores on a held-out set."""
-        nothing = evaluate.no_action(self.env)
-        play = jax.jit(functools.partial(evaluate.evaluate, self.env, nothing))
+        nothing = evaluate.no_action(self.judge)
+        play = jax.jit(functools.partial(evaluate.evaluate, self.judge, nothing))
         return evaluate.mean(play(goals.starts).success)
 
     def _init(self, key: Key) -> train.TrainState:
@@ -283,6 +291,7 @@ class Run:
             f"training: {steps:,} environment steps in {self.epochs} epochs, "
             f"{updates / steps:.3g} updates a step"
         )
+        self.console.print(memory_plan(self.env, self.config))
         self.console.print("compiling and playing the no-action floor ...")
         floor = self.floor(goals)
         spec = self.env.goal_spec
@@ -420,6 +429,8 @@ class Run:
             "task": self.config.env.task,
             "seed": self.config.seed,
             "physics": self.config.env.physics,
+            "model": self.config.env.model,
+            "scored_on": self.config.env.scored_on,
             "env_steps": last["env_steps"],
             "updates": last["updates"],
             "wall_s": about["wall_s"],
@@ -492,27 +503,50 @@ class Clock:
 
 
 def require_memory(env: GoalEnv, config: Config, agents: int = 1) -> None:
-    """Refuses goal buffers that free memory cannot hold, before anything is compiled.
+    """Refuses goal buffers and simulations that free memory cannot hold, before anything compiles.
 
     Args:
       env: the environment, which says how large an episode is.
       config: settings, which say how many are stored.
-      agents: how many buffers there will be.
+      agents: how many there will be of each.
 
     Raises:
-      UserError: names the capacity that fits.
+      UserError: names the capacity, or the number of environments, that fits.
     """
-    example = jax.eval_shape(lambda: train.example_episode(env))
-    episode = sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
     capacity, num_envs = config.replay.capacity, config.train.num_envs
-    needed, free = agents * episode * capacity, _free_bytes()
-    if needed > MAX_MEMORY_SHARE * free:
-        fits = int(MAX_MEMORY_SHARE * free / episode / agents) // num_envs * num_envs
+    episode, worlds, free = episode_bytes(env), agents * num_envs * env.bytes_per_env, _free_bytes()
+    if worlds > MAX_MEMORY_SHARE * free:
+        fits = int(MAX_MEMORY_SHARE * free / env.bytes_per_env / agents)
+        raise UserError(
+            f"num_envs: {num_envs} simulations of {env.bytes_per_env / 1e3:.0f} kB need "
+            f"{worlds / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; at most {fits} fit"
+        )
+    needed, room = agents * episode * capacity, MAX_MEMORY_SHARE * free - worlds
+    if needed > room:
+        fits = int(room / episode / agents) // num_envs * num_envs
         of = f" of each of {agents} agents" if agents > 1 else ""
         raise UserError(
             f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer{of} and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
         )
+
+
+def episode_bytes(env: GoalEnv) -> int:
+    """Memory of a stored episode."""
+    example = jax.eval_shape(lambda: train.example_episode(env))
+    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
+
+
+def memory_plan(env: GoalEnv, config: Config) -> str:
+    """What a run will hold in the first device's memory, in a line."""
+    capacity, num_envs = config.replay.capacity, config.train.num_envs
+    parts = [f"goal buffer {capacity * episode_bytes(env) / 1e9:.2f} GB"]
+    if env.bytes_per_env:
+        parts.append(
+            f"{num_envs:,} simulations of {env.bytes_per_env / 1e3:.0f} kB: "
+            f"{num_envs * env.bytes_per_env / 1e9:.2f} GB"
+        )
+    return f"memory: {', '.join(parts)}; free {_free_bytes() / 1e9:.1f} GB"
 
 
 def _free_bytes() -> int:

@@ -127,7 +127,8 @@ def cycle(
 ) -> tuple[TrainState, dict[str, jax.Array], Drawn]:
     """One round of episodes and the updates that follow it."""
     next_key, play_key, label_key, learn_key = jax.random.split(state.key, 4)
-    episodes = explore(env, agent, config, state, play_key)
+    episodes, faults = explore(env, agent, config, state, play_key)
+    episodes = rollout.without_broken(episodes, faults.broken)
     statistics = observe(config, state.normalizer, episodes, label_key)
     priority = jax.vmap(prioritization.PRIORITIES[config.replay.priority])(episodes)
     replay = buffer.insert(state.buffer, episodes, priority)
@@ -136,6 +137,8 @@ def cycle(
     )
     reached = evaluate.outcome(env, episodes).success
     metrics["exploring_requested_goal_success"] = jnp.mean(reached)
+    metrics["broken_episodes"] = jnp.mean(faults.broken)
+    metrics["dropped_contact_steps"] = jnp.mean(faults.dropped / env.horizon)
     for i, spec in enumerate(env.cost_specs):
         metrics[f"exploring_{spec.name}"] = jnp.mean(jnp.sum(episodes.cost[..., i], axis=-1))
     played = config.train.num_envs * env.horizon * env.steps_per_action
@@ -156,7 +159,9 @@ def learn_in_stages(
     return jax.lax.cond(env_steps >= settings.late_batch_env_steps, late, early, *state)
 
 
-def explore(env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: Key) -> Episode:
+def explore(
+    env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: Key
+) -> tuple[Episode, rollout.Faults]:
     """One episode [N, ...] in every environment under the exploring policy; consumes `key`."""
 
     def policy(key: Key, obs: GoalObs) -> jax.Array:

@@ -264,9 +264,16 @@ class EnvState(Protocol):
         """Costs [K] of the step that led here; zeros after a reset."""
         ...
 
+    @property
+    def dropped(self) -> jax.Array:
+        """Whether physics dropped contacts in that step for lack of room, bool []."""
+        ...
+
 
 class GoalEnv(Protocol):
     """A goal-conditioned environment of fixed episode length, as unbatched pure functions.
+
+    A simulation that breaks shows it by an observation that is not finite; see `rollout.Faults`.
 
     Episodes last exactly `horizon` steps and never terminate early; the environment never
     resets itself, so that no terminal observation is lost and no goal is reused.
@@ -300,6 +307,11 @@ class GoalEnv(Protocol):
     @property
     def discrete(self) -> bool:
         """Whether an action is one choice among A, given as a one-hot vector."""
+        ...
+
+    @property
+    def bytes_per_env(self) -> int:
+        """Device memory that an environment takes while it steps, its observations apart."""
         ...
 
     @property

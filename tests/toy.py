@@ -15,6 +15,10 @@ from her_jax.types import Box, CostSpec, GoalObs, GoalSpec, RewardPair
 class PointState(struct.PyTreeNode):
     obs: GoalObs
     cost: jax.Array
+    dropped: jax.Array
+
+
+NEVER = jnp.zeros((), bool)
 
 
 class PointStart(NamedTuple):
@@ -36,6 +40,7 @@ class PointEnv:
     action_size: int = 2
     discrete: bool = False
     held_out_file: None = None
+    bytes_per_env: int = 0
 
     @property
     def goal_spec(self) -> GoalSpec:
@@ -70,13 +75,13 @@ class PointEnv:
 
     def begin(self, start) -> PointState:
         goal = jnp.asarray(start.desired_goal)
-        return PointState(GoalObs(jnp.zeros(2), jnp.zeros(2), goal), jnp.zeros(2))
+        return PointState(GoalObs(jnp.zeros(2), jnp.zeros(2), goal), jnp.zeros(2), NEVER)
 
     def step(self, state, action):
         move = 0.1 * jnp.clip(action, -1, 1)
         position = state.obs.observation + move
         cost = jnp.stack([jnp.linalg.norm(move), jnp.maximum(jnp.linalg.norm(position) - 1.0, 0.0)])
-        return PointState(GoalObs(position, position, state.obs.desired_goal), cost)
+        return PointState(GoalObs(position, position, state.obs.desired_goal), cost, NEVER)
 
     def reward(self, achieved_goal, desired_goal):
         return -(self._distance(achieved_goal, desired_goal) > self.tolerance).astype(jnp.float32)

@@ -10,15 +10,20 @@ from typing import Any
 
 from her_envs import bitflip
 from her_envs.bitflip import BitFlipEnv
-from her_envs.fetch import model
+from her_envs.fetch import model as scenes
 from her_envs.fetch.env import FetchEnv, FetchState
 from her_envs.fetch.tasks import DISTANCE_THRESHOLD, HORIZON, TASKS
+from her_envs.physics.base import Physics
+from her_envs.physics.mjx import GRAPH_MODES, IMPLEMENTATIONS, NCONMAX, NJMAX, Mjx
 from her_envs.physics.native import Native
 from her_envs.repeat import Repeated
 from her_jax.errors import UserError
 
-PHYSICS = ("native",)
-"""Backends that `make` knows."""
+PHYSICS = ("native", *IMPLEMENTATIONS)
+"""Backends that `make` knows: MuJoCo's C engine, MuJoCo Warp and MJX in pure JAX."""
+
+MODELS = scenes.VARIANTS
+"""Models that `make` knows."""
 
 TOLERANCES = {
     "v4": dict.fromkeys(TASKS, DISTANCE_THRESHOLD),
@@ -41,7 +46,11 @@ def make(
     name: str,
     *,
     physics: str = "native",
+    model: str = "stock",
     num_threads: int = 0,
+    nconmax: int = NCONMAX,
+    njmax: int = NJMAX,
+    graph_mode: str = GRAPH_MODES[0],
     tolerance: str = "v4",
     reward: str = "sparse",
     goal: str = "many",
@@ -53,7 +62,11 @@ def make(
     Args:
       name: one of `names()`. Bit flipping heeds only `n`, the Fetch tasks all but `n`.
       physics: one of `PHYSICS`.
+      model: one of `MODELS`: "stock" is the original's; "jax" needs "portable".
       num_threads: host threads for the `native` physics; 0 for all cores.
+      nconmax: contacts for which the `warp` physics has room, an environment.
+      njmax: constraint rows for which it has room, in each environment.
+      graph_mode: how it captures CUDA graphs, see `her_envs.physics.mjx.GRAPH_MODES`.
       tolerance: one of `TOLERANCES`; anything but "v4" leaves parity with the original.
       reward: "sparse" (-1 or 0) or "dense" (negative distance in metres).
       goal: "many", uniform over the task's region, or "single", the same in every episode.
@@ -61,10 +74,12 @@ def make(
       n: number of bits.
 
     Raises:
-      UserError: if a name is unknown, with the list of those that are known.
+      UserError: if a name is unknown, with the list of those that are known, or the physics cannot
+        simulate the model.
     """
     _check("environment", name, names())
     _check("physics", physics, PHYSICS)
+    _check("model", model, MODELS)
     _check("tolerance", tolerance, tuple(TOLERANCES))
     _check("reward", reward, REWARDS)
     _check("goal", goal, GOALS)
@@ -78,9 +93,15 @@ def make(
         raise UserError(f"action_repeat: {action_repeat} does not divide {HORIZON}; try 2")
     if name not in TOLERANCES[tolerance]:
         raise UserError(f"tolerance: {tolerance!r} is not defined for {name}; choose v4")
+    scene = scenes.scene(TASKS[name], model)
+    backend: Physics = (
+        Native(scene, num_threads)
+        if physics == "native"
+        else Mjx(scene, physics, nconmax, njmax, graph_mode)
+    )
     env = FetchEnv(
         task=TASKS[name],
-        physics=Native(model.scene(TASKS[name]), num_threads),
+        physics=backend,
         tolerance=TOLERANCES[tolerance][name],
         dense=reward == "dense",
         single_goal=goal == "single",
@@ -95,6 +116,7 @@ def _check(field: str, value: str, known: tuple[str, ...]) -> None:
 
 __all__ = [
     "GOALS",
+    "MODELS",
     "PHYSICS",
     "REWARDS",
     "TOLERANCES",

@@ -44,10 +44,12 @@ class BitFlipState(struct.PyTreeNode):
     Attributes:
       obs: observation and achieved goal are both the bits.
       cost: float32 [0]; there are no costs.
+      dropped: bool [], never: there is no physics.
     """
 
     obs: GoalObs
     cost: jax.Array
+    dropped: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,11 @@ class BitFlipEnv:
     def action_size(self) -> int:
         """One choice for each bit."""
         return self.bits
+
+    @property
+    def bytes_per_env(self) -> int:
+        """The bits are its observation."""
+        return 0
 
     @property
     def discrete(self) -> bool:
@@ -155,4 +162,4 @@ class BitFlipEnv:
 
 
 def _state(bits: jax.Array, desired_goal: jax.Array) -> BitFlipState:
-    return BitFlipState(obs=GoalObs(bits, bits, desired_goal), cost=jnp.zeros(0))
+    return BitFlipState(GoalObs(bits, bits, desired_goal), jnp.zeros(0), jnp.zeros((), bool))

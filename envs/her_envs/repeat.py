@@ -61,6 +61,11 @@ class Repeated:
         return self.env.discrete
 
     @property
+    def bytes_per_env(self) -> int:
+        """That of the environment."""
+        return self.env.bytes_per_env
+
+    @property
     def goal_spec(self) -> GoalSpec:
         """That of the environment."""
         return self.env.goal_spec
@@ -94,7 +99,9 @@ class Repeated:
 
         def again(_: Any, reached: Any) -> Any:
             later: Any = self.env.step(reached, action)
-            return later.replace(cost=reached.cost + later.cost)
+            return later.replace(
+                cost=reached.cost + later.cost, dropped=reached.dropped | later.dropped
+            )
 
         return jax.lax.fori_loop(1, self.times, again, first)
 

@@ -211,7 +211,7 @@ def settings(env: GoalEnv, config: Config, goals: GoalSet) -> dict[str, Any]:
     """What success means; figures may be compared only where all of this is equal."""
     return {
         "task": env.name,
-        "physics": config.env.physics,
+        "physics": config.env.scored_on,
         "mujoco": provenance.versions()["mujoco"],
         "goal_set": goals.sha256,
         "episodes": goals.episodes,

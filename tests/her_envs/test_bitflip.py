@@ -67,7 +67,7 @@ def test_an_episode_succeeds_at_any_step(env):
         return jax.nn.one_hot(jnp.argmax(wrong), BITS)
 
     longer = her_envs.BitFlipEnv(BITS)
-    played = rollout.play(longer, policy, start, jax.random.key(0))
+    played, _ = rollout.play(longer, policy, start, jax.random.key(0))
     assert bool(evaluate.outcome(longer, played).success)
 
     def restless(key, obs):
@@ -75,7 +75,7 @@ def test_an_episode_succeeds_at_any_step(env):
         return jnp.where(done, jnp.eye(BITS)[0], policy(key, obs))
 
     near = start._replace(bits=start.desired_goal.at[2].add(1 - 2 * start.desired_goal[2]))
-    outcome = evaluate.outcome(longer, rollout.play(longer, restless, near, jax.random.key(0)))
+    outcome = evaluate.outcome(longer, rollout.play(longer, restless, near, jax.random.key(0))[0])
     assert bool(outcome.success) and bool(outcome.success_any)
 
 

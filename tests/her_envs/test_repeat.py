@@ -39,7 +39,7 @@ def test_a_held_action_is_that_many_steps():
         np.testing.assert_allclose(coarse[i].obs.achieved_goal, last.obs.achieved_goal, rtol=1e-6)
         costs = np.sum([fine[3 * i + j].cost for j in range(3)], axis=0)
         np.testing.assert_allclose(coarse[i].cost, costs, rtol=1e-5, atol=1e-7)
-    episode = jax.jit(functools.partial(rollout.play, held, lambda key, obs: jnp.ones(2)))(
+    episode, _ = jax.jit(functools.partial(rollout.play, held, lambda key, obs: jnp.ones(2)))(
         start, jax.random.key(0)
     )
     assert episode.action.shape == (4, 2) and episode.achieved_goal.shape == (5, 2)

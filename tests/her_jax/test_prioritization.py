@@ -92,7 +92,7 @@ def test_training_stores_priorities_and_replays_by_them(monkeypatch, config):
     agent = agents.make(config.agent, env)
     state = train.init(env, agent, config, jax.random.key(0))
     play_key = jax.random.split(state.key, 4)[1]
-    played = train.explore(env, agent, config, state, play_key)
+    played, _ = train.explore(env, agent, config, state, play_key)
     chosen = played.desired_goal[0, 0]
     monkeypatch.setitem(prioritization.PRIORITIES, "first", first_of_round)
     config = with_(config, priority="first")

@@ -43,11 +43,13 @@ class FetchState(struct.PyTreeNode):
       physics: the backend's own state.
       obs: what the agent sees now.
       cost: float32 [K], safety costs of the step that led here; zeros at the start.
+      dropped: bool [], whether physics dropped contacts in that step for lack of room.
     """
 
     physics: Any
     obs: GoalObs
     cost: jax.Array
+    dropped: jax.Array
 
 
 class Start(NamedTuple):
@@ -107,6 +109,11 @@ class FetchEnv:
     def action_size(self) -> int:
         """Three Cartesian displacements and the fingers."""
         return 4
+
+    @property
+    def bytes_per_env(self) -> int:
+        """Device memory that physics takes for an environment."""
+        return self.physics.bytes_per_simulation
 
     @property
     def discrete(self) -> bool:
@@ -171,7 +178,10 @@ class FetchEnv:
         )
         costs = cost.costs(values, self.physics.scene, self._workspace())
         return FetchState(
-            physics, observe.goal_obs(values, state.obs.desired_goal), costs.astype(jnp.float32)
+            physics,
+            observe.goal_obs(values, state.obs.desired_goal),
+            costs.astype(jnp.float32),
+            jnp.any(values.overflow > 0, axis=-1),
         )
 
     def reward(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> jax.Array:
@@ -221,7 +231,8 @@ class FetchEnv:
     def _state(self, physics: Any, values: Readings, desired_goal: jax.Array) -> FetchState:
         """A state before its first step, of any leading shape."""
         costs = jnp.zeros((*values.grip_pos.shape[:-1], len(self.cost_specs)), jnp.float32)
-        return FetchState(physics, observe.goal_obs(values, desired_goal), costs)
+        dropped = jnp.any(values.overflow > 0, axis=-1)
+        return FetchState(physics, observe.goal_obs(values, desired_goal), costs, dropped)
 
     @property
     def held_out_file(self) -> pathlib.Path | None:

@@ -8,6 +8,7 @@ The project ships no asset: MJCF and meshes are read where pip put them.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import pathlib
 from typing import Any
@@ -15,9 +16,13 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from her_envs.fetch import prune
 from her_envs.fetch.tasks import SUBSTEPS, FetchTask
 from her_envs.physics.base import Scene
 from her_jax.errors import UserError
+
+VARIANTS = ("stock", "fast", "portable")
+"""The original's model, and the smaller ones of `prune`."""
 
 _GRIPPER_SITE = "robot0:grip"
 _GRIPPER_BODY = "robot0:gripper_link"
@@ -28,7 +33,10 @@ _TABLE_BODY = "table0"
 _OBJECT_BODY = "object0"
 _FORCE_SENSOR = "table_force"
 _GRIPPER_DISTANCE, _OBJECT_DISTANCE = "gripper_contact", "object_contact"
-_MINIMAL_DISTANCE, _NET_FORCE = 1, 3  # "mindist" and "netforce" of MJCF's sensor/contact
+_FORCE = mujoco.mjtConDataField.mjCONDATA_FORCE
+_DISTANCE = mujoco.mjtConDataField.mjCONDATA_DIST
+_ALL_CONTACTS, _MINIMAL_DISTANCE, _NET_FORCE = 0, 1, 3  # reductions of MJCF's sensor/contact
+_PAIR_CONTACTS = 4  # most contacts of a pair of boxes in pure JAX
 _MOCAP_ROTATION = (1.0, 0.0, 1.0, 0.0)
 _IDENTITY_WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 _SETTLE_STEPS = 10
@@ -60,52 +68,140 @@ def load(task: FetchTask) -> mujoco.MjModel:
     Raises:
       UserError: if the file or one of its meshes is missing.
     """
+    spec = _spec(task)
+    _add_contact_sensors(spec, task)
+    return _compiled(spec, task)
+
+
+def _spec(task: FetchTask) -> mujoco.MjSpec:
     path = asset_folder() / task.xml
     try:
-        spec = mujoco.MjSpec.from_file(str(path))
-        _add_contact_sensors(spec, task)
+        return mujoco.MjSpec.from_file(str(path))
+    except (ValueError, FileNotFoundError) as error:
+        raise _unloadable(task, error) from error
+
+
+def _compiled(spec: mujoco.MjSpec, task: FetchTask) -> mujoco.MjModel:
+    try:
         model = spec.compile()
     except (ValueError, FileNotFoundError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"Fetch meshes: {path} does not load ({first_line}); "
-            "reinstall with: pip install --force-reinstall gymnasium-robotics==1.4.2"
-        ) from error
+        raise _unloadable(task, error) from error
     welds = model.eq_type == int(mujoco.mjtEq.mjEQ_WELD)
     model.eq_data[welds, :7] = _IDENTITY_WELD
     return model
 
 
+def _unloadable(task: FetchTask, error: Exception) -> UserError:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(
+        f"Fetch meshes: {asset_folder() / task.xml} does not load ({first_line}); "
+        "reinstall with: pip install --force-reinstall gymnasium-robotics==1.4.2"
+    )
+
+
 def _add_contact_sensors(spec: mujoco.MjSpec, task: FetchTask) -> None:
     """Force between gripper and table, and the deepest contact of gripper and object."""
-    force, distance = mujoco.mjtConDataField.mjCONDATA_FORCE, mujoco.mjtConDataField.mjCONDATA_DIST
     gripper = {"objtype": mujoco.mjtObj.mjOBJ_XBODY, "objname": _GRIPPER_BODY}  # with its fingers
     table = {"reftype": mujoco.mjtObj.mjOBJ_BODY, "refname": _TABLE_BODY}
     target = {"objtype": mujoco.mjtObj.mjOBJ_BODY, "objname": _OBJECT_BODY}
-
-    def add(name: str, data: int, reduce: int, **bodies: Any) -> None:
-        spec.add_sensor(
-            name=name,
-            type=mujoco.mjtSensor.mjSENS_CONTACT,
-            intprm=[1 << int(data), reduce, 1],  # fields, reduction, contacts
-            **bodies,
-        )
-
-    add(_FORCE_SENSOR, force, _NET_FORCE, **gripper, **table)
-    add(_GRIPPER_DISTANCE, distance, _MINIMAL_DISTANCE, **gripper)
+    _add_sensor(spec, _FORCE_SENSOR, _FORCE, _NET_FORCE, **gripper, **table)
+    _add_sensor(spec, _GRIPPER_DISTANCE, _DISTANCE, _MINIMAL_DISTANCE, **gripper)
     if task.has_object:
-        add(_OBJECT_DISTANCE, distance, _MINIMAL_DISTANCE, **target)
+        _add_sensor(spec, _OBJECT_DISTANCE, _DISTANCE, _MINIMAL_DISTANCE, **target)
 
 
-def scene(task: FetchTask) -> Scene:
-    """Loads the model and moves the arm to its starting pose: `_env_setup` of Fetch v4.
+def _add_pair_sensors(
+    spec: mujoco.MjSpec, task: FetchTask
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The same of a pruned model's pairs, one by one.
+
+    Pure JAX knows neither bodies nor net forces here: forces are those of each contact, in the
+    contact's frame, which is the same for all that lie on the table.
+
+    Returns:
+      Names of the sensors of force and of distance.
+    """
+    forces, distances = [], []
+    for one, other in prune.pairs(task):
+        geoms = {
+            "objtype": mujoco.mjtObj.mjOBJ_GEOM,
+            "objname": one,
+            "reftype": mujoco.mjtObj.mjOBJ_GEOM,
+            "refname": other,
+        }
+        distances.append(f"{one}-{other} distance")
+        _add_sensor(spec, distances[-1], _DISTANCE, _MINIMAL_DISTANCE, **geoms)
+        if other == prune.TABLE and one != prune.OBJECT:
+            forces.append(f"{one}-{other} force")
+            _add_sensor(spec, forces[-1], _FORCE, _ALL_CONTACTS, contacts=_PAIR_CONTACTS, **geoms)
+    return tuple(forces), tuple(distances)
+
+
+def _add_sensor(
+    spec: mujoco.MjSpec, name: str, data: int, reduce: int, *, contacts: int = 1, **between: Any
+) -> None:
+    spec.add_sensor(
+        name=name,
+        type=mujoco.mjtSensor.mjSENS_CONTACT,
+        intprm=[1 << int(data), reduce, contacts],
+        **between,
+    )
+
+
+def scene(task: FetchTask, variant: str = "stock") -> Scene:
+    """Loads a model and moves the arm to its starting pose: `_env_setup` of Fetch v4.
 
     The snapshot keeps the joint velocities of the moving arm, as the original does: an episode
-    starts with a small velocity.
+    starts with a small velocity. Pruned models start in the pose that the stock model settled in,
+    so that all have the same starts and goals.
+
+    Args:
+      task: constants of the task.
+      variant: one of `VARIANTS`.
 
     Raises:
       UserError: if the model's files are missing.
     """
+    stock = _stock_scene(task)
+    if variant == "stock":
+        return stock
+    spec = _spec(task)
+    nq, nv = stock.model.nq, stock.model.nv
+    qpos, qvel = stock.row[1 : 1 + nq], stock.row[1 + nq : 1 + nq + nv]
+    prune.prune(spec, task, stock.model, qpos, portable=variant == "portable")
+    forces, distances = stock.force_sensors, stock.distance_sensors
+    if variant == "portable":
+        forces, distances = _add_pair_sensors(spec, task)
+    else:
+        _add_contact_sensors(spec, task)
+    model = _compiled(spec, task)
+    data = mujoco.MjData(model)
+    data.time = stock.row[0]
+    data.qpos[:], data.qvel[:] = carried_over(stock.model, model, qpos, qvel)
+    return dataclasses.replace(
+        stock,
+        model=model,
+        row=_reset_row(model, data),
+        force_sensors=forces,
+        distance_sensors=distances,
+    )
+
+
+def carried_over(
+    stock: mujoco.MjModel, other: mujoco.MjModel, qpos: np.ndarray, qvel: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions [..., nq] and velocities [..., nv] of the joints that a pruned model has left."""
+    kept = [stock.joint(other.joint(i).name) for i in range(other.njnt)]
+    positions = [qpos[..., _all_of(joint.qposadr, joint.qpos0)] for joint in kept]
+    velocities = [qvel[..., _all_of(joint.dofadr, joint.armature)] for joint in kept]
+    return np.concatenate(positions, axis=-1), np.concatenate(velocities, axis=-1)
+
+
+def _all_of(address: np.ndarray, values: np.ndarray) -> slice:
+    return slice(int(address[0]), int(address[0]) + np.size(values))
+
+
+def _stock_scene(task: FetchTask) -> Scene:
     model = load(task)
     data = mujoco.MjData(model)
     for joint, position in task.initial_joints.items():
@@ -131,7 +227,7 @@ def scene(task: FetchTask) -> Scene:
         object_site=_OBJECT_SITE if task.has_object else None,
         object_joint=_OBJECT_JOINT if task.has_object else None,
         finger_joints=_FINGER_JOINTS,
-        force_sensor=_FORCE_SENSOR,
+        force_sensors=(_FORCE_SENSOR,),
         distance_sensors=(_GRIPPER_DISTANCE, *([_OBJECT_DISTANCE] if task.has_object else [])),
     )
 

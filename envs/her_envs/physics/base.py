@@ -41,7 +41,7 @@ class Scene:
       gripper_body, gripper_site: names.
       object_site, object_joint: names, or None without an object.
       finger_joints: names, right then left.
-      force_sensor: sensor of the net force [3] in newtons between gripper and table.
+      force_sensors: sensors of forces [3k] in newtons, whose sum is that between gripper and table.
       distance_sensors: sensors of the nearest contact [1] in metres, negative where bodies overlap.
     """
 
@@ -58,7 +58,7 @@ class Scene:
     object_site: str | None
     object_joint: str | None
     finger_joints: tuple[str, str]
-    force_sensor: str
+    force_sensors: tuple[str, ...]
     distance_sensors: tuple[str, ...]
 
 
@@ -80,6 +80,8 @@ class Readings(NamedTuple):
       object_velr: [..., 3].
       table_force: [..., 1], newtons between gripper and table.
       penetration: [..., 1], metres of the deepest contact of gripper or object.
+      overflow: [..., 1], 1 if the backend dropped contacts or constraints in the step, else 0; of
+        size 0 where a backend never does.
     """
 
     grip_pos: jax.Array
@@ -93,6 +95,7 @@ class Readings(NamedTuple):
     object_velr: jax.Array
     table_force: jax.Array
     penetration: jax.Array
+    overflow: jax.Array
 
 
 class Sites(NamedTuple):
@@ -103,8 +106,9 @@ class Sites(NamedTuple):
       finger_pos, finger_vel: joint positions and velocities, right then left.
       object_pos, object_mat, object_velp, object_velr: pose [..., 3], [..., 3, 3] and
         velocities of the object site, or None without an object.
-      table_force: net contact force [..., 3] of the gripper on the table, newtons.
+      table_force: contact forces [..., n, 3] of the gripper on the table, newtons.
       contact_distance: [..., n] of the nearest contacts, negative where bodies overlap.
+      overflow: as in `Readings`, or None.
     """
 
     grip_pos: Any
@@ -117,6 +121,40 @@ class Sites(NamedTuple):
     object_velr: Any
     table_force: Any
     contact_distance: Any
+    overflow: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where to find a site and which joints move it.
+
+    Attributes:
+      id: of the site.
+      root: root body of its kinematic tree.
+      dofs: bool [nv], the degrees of freedom that move it.
+    """
+
+    id: int
+    root: int
+    dofs: np.ndarray
+
+    @classmethod
+    def of(cls, model: mujoco.MjModel, name: str) -> Site:
+        """The site of that name."""
+        site = model.site(name).id
+        body = int(model.site_bodyid[site])
+        dofs = np.zeros(model.nv, bool)
+        while body:
+            first, count = model.body_dofadr[body], model.body_dofnum[body]
+            dofs[first : first + count] = True
+            body = int(model.body_parentid[body])
+        return cls(site, int(model.body_rootid[model.site_bodyid[site]]), dofs)
+
+
+def addresses(model: mujoco.MjModel, sensors: tuple[str, ...]) -> np.ndarray:
+    """Where the values of sensors lie in `sensordata`, int [n]."""
+    found = [model.sensor(name) for name in sensors]
+    return np.concatenate([np.arange(s.adr[0], s.adr[0] + s.dim[0]) for s in found])
 
 
 class Physics(Protocol):
@@ -145,9 +183,32 @@ class Physics(Protocol):
         """Goes on from float64 [..., nq] and [..., nv] as if just reset; not under jit."""
         ...
 
+    @property
+    def bytes_per_simulation(self) -> int:
+        """Device memory that a simulation takes while it steps."""
+        ...
+
     def qpos(self, state: Any) -> np.ndarray:
         """Joint positions float64 [..., nq] of states, metres and radians; not under jit."""
         ...
+
+
+def velocity(data: Any, site: Site) -> tuple[Any, Any]:
+    """Linear and angular velocity [..., 3] of a site: mj_jacSite times qvel.
+
+    The Jacobian is that of the last kinematics call and the velocities are the state's, a
+    difference of one substep that the original shares.
+
+    Args:
+      data: simulations with `qvel` [..., nv], `cdof` [..., nv, 6], `site_xpos` [..., nsite, 3] and
+        `subtree_com` [..., nbody, 3].
+      site: which one.
+    """
+    xp = data.qvel.__array_namespace__()
+    spatial = xp.einsum("...v,...vk->...k", data.qvel * site.dofs, data.cdof)
+    angular, linear = spatial[..., :3], spatial[..., 3:]
+    offset = data.site_xpos[..., site.id, :] - data.subtree_com[..., site.root, :]
+    return linear + xp.cross(angular, offset), angular
 
 
 def euler(mat: Any) -> Any:
@@ -180,8 +241,9 @@ def readings(sites: Sites, dt: float) -> Readings:
         object_rot=rotation,
         object_velp=velp,
         object_velr=velr,
-        table_force=xp.sqrt((sites.table_force**2).sum(axis=-1, keepdims=True)),
+        table_force=xp.sqrt((sites.table_force.sum(axis=-2) ** 2).sum(axis=-1, keepdims=True)),
         penetration=xp.maximum(-sites.contact_distance.min(axis=-1, keepdims=True), 0.0),
+        overflow=sites.grip_pos[..., :0] if sites.overflow is None else sites.overflow,
     )
 
 

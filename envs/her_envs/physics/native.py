@@ -10,7 +10,6 @@ shape, gives the same bits as one environment stepped alone.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import threading
 from collections.abc import Callable
@@ -25,7 +24,15 @@ from flax import struct
 from jax.experimental.buffer_callback import buffer_callback
 from jax.typing import ArrayLike
 
-from her_envs.physics.base import Readings, Scene, Sites, readings
+from her_envs.physics.base import (
+    Readings,
+    Scene,
+    Site,
+    Sites,
+    addresses,
+    readings,
+    velocity,
+)
 from her_jax.errors import UserError
 
 
@@ -53,26 +60,6 @@ def floats(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, np.uint32).view(np.float64)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Site:
-    """Where to find a site and which joints move it."""
-
-    id: int
-    root: int  # root body of its kinematic tree
-    dofs: np.ndarray  # bool [nv], the degrees of freedom that move it
-
-    @classmethod
-    def of(cls, model: mujoco.MjModel, name: str) -> _Site:
-        site = model.site(name).id
-        body = int(model.site_bodyid[site])
-        dofs = np.zeros(model.nv, bool)
-        while body:
-            first, count = model.body_dofadr[body], model.body_dofnum[body]
-            dofs[first : first + count] = True
-            body = int(model.body_parentid[body])
-        return cls(site, int(model.body_rootid[model.site_bodyid[site]]), dofs)
-
-
 class _Simulations:
     """A `mujoco.batch.Batch` with live views of what a step reads and writes."""
 
@@ -90,17 +77,6 @@ class _Simulations:
         self.site_xpos, self.site_xmat = bind("site_xpos"), bind("site_xmat")
         self.cdof, self.subtree_com = bind("cdof"), bind("subtree_com")
         self.sensordata = bind("sensordata")
-
-    def velocity(self, site: _Site) -> tuple[np.ndarray, np.ndarray]:
-        """Linear and angular velocity [nsim, 3] of a site: mj_jacSite times qvel.
-
-        The Jacobian is that of the last kinematics call and the velocities are the state's, a
-        difference of one substep that the original shares.
-        """
-        spatial = np.einsum("nv,nvk->nk", self.qvel * site.dofs, self.cdof)
-        angular, linear = spatial[:, :3], spatial[:, 3:]
-        offset = self.site_xpos[:, site.id] - self.subtree_com[:, site.root]
-        return linear + np.cross(angular, offset), angular
 
 
 class Native:
@@ -129,14 +105,14 @@ class Native:
         model = scene.model
         self._num_threads = num_threads
         self._dt = model.opt.timestep * scene.substeps
-        self._grip = _Site.of(model, scene.gripper_site)
-        self._object = _Site.of(model, scene.object_site) if scene.object_site else None
+        self._grip = Site.of(model, scene.gripper_site)
+        self._object = Site.of(model, scene.object_site) if scene.object_site else None
         self._gripper_body = model.body(scene.gripper_body).id
         joints = [model.joint(name) for name in scene.finger_joints]
         self._finger_qpos = [int(joint.qposadr[0]) for joint in joints]
         self._finger_dof = [int(joint.dofadr[0]) for joint in joints]
-        self._force = int(model.sensor(scene.force_sensor).adr[0])
-        self._distances = [int(model.sensor(name).adr[0]) for name in scene.distance_sensors]
+        self._forces = addresses(model, scene.force_sensors)
+        self._distances = addresses(model, scene.distance_sensors)
         self._actuated_qpos = model.jnt_qposadr[model.actuator_trnid[:, 0]]
         self._simulations: dict[int, _Simulations] = {}
         self._lock = threading.Lock()
@@ -189,7 +165,7 @@ class Native:
         size = 3 if self._object else 0
         return (
             NativeState(row=words(2 * self.scene.row.size), gripper_pose=words(14)),
-            Readings(*map(reals, (3, 3, 2, 2, *[size] * 5, 1, 1))),
+            Readings(*map(reals, (3, 3, 2, 2, *[size] * 5, 1, 1, 0))),
         )
 
     # Entries for exact float64 states, outside jit.
@@ -219,6 +195,11 @@ class Native:
         rows[..., 1 : 1 + nq] = positions  # row[0] is the time
         rows[..., 1 + nq : 1 + nq + nv] = velocities
         return self._on_device(*self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC)))
+
+    @property
+    def bytes_per_simulation(self) -> int:
+        """See `Physics.bytes_per_simulation`; the engine works in the host's memory."""
+        return 0
 
     def qpos(self, state: NativeState) -> np.ndarray:
         """See `Physics.qpos`."""
@@ -295,12 +276,12 @@ class Native:
         return jax.tree.map(lambda x: x.reshape(*batch_shape, x.shape[-1]), (state, values))
 
     def _sites(self, sim: _Simulations) -> Sites:
-        grip_velp, _ = sim.velocity(self._grip)
+        grip_velp, _ = velocity(sim, self._grip)
         object_pos = object_mat = object_velp = object_velr = None
         if self._object is not None:
             object_pos = sim.site_xpos[:, self._object.id]
             object_mat = sim.site_xmat[:, self._object.id].reshape(-1, 3, 3)
-            object_velp, object_velr = sim.velocity(self._object)
+            object_velp, object_velr = velocity(sim, self._object)
         return Sites(
             grip_pos=sim.site_xpos[:, self._grip.id],
             grip_velp=grip_velp,
@@ -310,6 +291,6 @@ class Native:
             object_mat=object_mat,
             object_velp=object_velp,
             object_velr=object_velr,
-            table_force=sim.sensordata[:, self._force : self._force + 3],
+            table_force=sim.sensordata[:, self._forces].reshape(len(sim.qpos), -1, 3),
             contact_distance=sim.sensordata[:, self._distances],
         )

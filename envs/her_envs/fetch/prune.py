@@ -1,0 +1,139 @@
+"""Smaller Fetch models for accelerators: fewer joints, bodies and contact pairs.
+
+Two variants of the stock model, made by editing its `MjSpec`:
+
+    fast      for MuJoCo Warp: all edits below but the last
+    portable  for pure JAX, which has no mesh margins and no box against cylinder: all
+
+What they change is measured by `benchmarks/fidelity.py`; whatever it says, only `stock` is the
+original's model.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from her_envs.fetch.tasks import FetchTask
+
+WELDED = ("slide0", "slide1", "slide2", "torso_lift_joint", "head_pan_joint", "head_tilt_joint")
+"""Joints that are removed, `robot0:` before each. The base's are damped with 1e11 N s/m and do not
+move; nothing depends on the head's. The torso's, damped with 1e7, rises by 3 mm/s in the stock
+model, because it starts below its range, and the arm makes up for it; here it stays."""
+
+PALM, FINGERS = "palm", ("robot0:r_gripper_finger_link", "robot0:l_gripper_finger_link")
+TABLE, FLOOR, OBJECT = "table", "floor0", "object0"
+
+PUCK_SIDES = 16
+"""Of the prism that stands for FetchSlide's cylinder where box against cylinder does not exist."""
+
+_PALM_MESH = "robot0:gripper_link"
+_TABLE_BODY = "table0"
+
+
+def pairs(task: FetchTask) -> tuple[tuple[str, str], ...]:
+    """Pairs of geoms that may touch; all others of the stock model never do, or hardly ever."""
+    hand = (PALM, *FINGERS)
+    on_table = tuple((geom, TABLE) for geom in hand)
+    if not task.has_object:
+        return on_table
+    return (*on_table, *((geom, OBJECT) for geom in hand), (OBJECT, TABLE), (OBJECT, FLOOR))
+
+
+def prune(
+    spec: mujoco.MjSpec,
+    task: FetchTask,
+    stock: mujoco.MjModel,
+    settled: np.ndarray,
+    portable: bool,
+) -> None:
+    """Edits the stock `spec` in place.
+
+    Args:
+      spec: of the stock model.
+      task: constants of the task.
+      stock: the compiled stock model.
+      settled: float64 [nq], its joint positions after a reset.
+      portable: whether pure JAX must be able to simulate it.
+    """
+    _weld(spec, stock, settled)
+    _palm_as_box(spec, stock)
+    _table(spec).name = TABLE
+    if portable and task.has_object and task.block_gripper:
+        _puck_as_prism(spec)
+    _allow_pairs(spec, task, portable)
+    # Fixed children, cameras among them, become part of their parents: a shallower tree.
+    spec.compiler.fusestatic = True
+    if not portable:
+        # Boxes meet by MuJoCo's own 8-point test, as in C, and not by GJK with at most 4 points.
+        spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
+
+
+def _weld(spec: mujoco.MjSpec, stock: mujoco.MjModel, settled: np.ndarray) -> None:
+    """Removes the joints `WELDED`; slides leave their bodies where they had moved them."""
+    for name in WELDED:
+        joint = spec.joint(f"robot0:{name}")
+        if int(joint.type) == int(mujoco.mjtJoint.mjJNT_SLIDE):
+            position = settled[int(stock.joint(joint.name).qposadr[0])]
+            offset = np.zeros(3)
+            mujoco.mju_rotVecQuat(offset, np.asarray(joint.axis), np.asarray(joint.parent.quat))
+            joint.parent.pos = joint.parent.pos + offset * position
+        spec.delete(joint)
+
+
+def _palm_as_box(spec: mujoco.MjSpec, stock: mujoco.MjModel) -> None:
+    """A box around the palm's mesh, whose hull fills nine tenths of it; the mesh is only seen."""
+    mesh = spec.geom(_PALM_MESH)
+    geom = stock.geom(_PALM_MESH).id
+    first = stock.mesh_vertadr[stock.geom_dataid[geom]]
+    count = stock.mesh_vertnum[stock.geom_dataid[geom]]
+    rotation = np.zeros(9)
+    mujoco.mju_quat2Mat(rotation, stock.geom_quat[geom])
+    vertices = stock.mesh_vert[first : first + count] @ rotation.reshape(3, 3).T
+    vertices = vertices + stock.geom_pos[geom]
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    mesh.parent.add_geom(
+        name=PALM,
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=(low + high) / 2,
+        size=(high - low) / 2,
+        solref=mesh.solref,
+        solimp=mesh.solimp,
+        margin=mesh.margin,
+        condim=mesh.condim,
+        friction=mesh.friction,
+        group=4,  # not drawn
+        mass=0.0,  # the mesh has it
+    )
+
+
+def _puck_as_prism(spec: mujoco.MjSpec) -> None:
+    """The puck as a convex prism of the cylinder's height, its corners on the cylinder."""
+    puck = spec.geom(OBJECT)
+    radius, half_height, _ = puck.size
+    angle = 2 * np.pi * np.arange(PUCK_SIDES) / PUCK_SIDES
+    ring = radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    rings = [np.c_[ring, np.full(PUCK_SIDES, side * half_height)] for side in (-1, 1)]
+    spec.add_mesh(name="puck", uservert=np.concatenate(rings).ravel())
+    mass = float(puck.mass)
+    puck.type, puck.meshname = mujoco.mjtGeom.mjGEOM_MESH, "puck"
+    puck.mass = mass
+
+
+def _allow_pairs(spec: mujoco.MjSpec, task: FetchTask, portable: bool) -> None:
+    """Collisions only between `pairs`, with the parameters that the stock geoms would give them."""
+    for geom in spec.geoms:
+        geom.contype = geom.conaffinity = 0
+    for exclude in list(spec.excludes):
+        spec.delete(exclude)
+    for one, other in pairs(task):
+        pair = spec.add_pair(geomname1=one, geomname2=other)
+        if portable:  # margins of convex meshes are not implemented
+            pair.margin = pair.gap = 0.0
+
+
+def _table(spec: mujoco.MjSpec) -> mujoco.MjsGeom:
+    return spec.body(_TABLE_BODY).geoms[0]

@@ -1,0 +1,407 @@
+"""MuJoCo XLA: thousands of simulations on an accelerator, by MuJoCo Warp or in pure JAX.
+
+A state holds what the simulator integrates and nothing else; what it derives is rebuilt at every
+environment step, so that a state is small, a reset is a few assignments, and no contact of another
+simulation or of an earlier episode can leak into it.
+
+MuJoCo Warp keeps the contacts of all simulations in one array, whose size must be known when a
+program is compiled. Here capacities are stated per simulation, and the array's size follows from
+the number of simulations that `jax.vmap` asks for. What does not fit is dropped, and `Readings.
+overflow` says so.
+
+References:
+  MuJoCo documentation, "MuJoCo XLA (MJX)"; MuJoCo Warp, `OverflowType`.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+from jax.custom_batching import custom_vmap
+from jax.typing import ArrayLike
+
+from her_envs.physics.base import (
+    Readings,
+    Scene,
+    Site,
+    Sites,
+    addresses,
+    readings,
+    velocity,
+)
+from her_jax.errors import UserError
+
+IMPLEMENTATIONS = ("warp", "jax")
+
+GRAPH_MODES = ("warp", "warp_staged", "warp_staged_ex", "none")
+"""How CUDA graphs of a step are captured, as in `warp.JaxCallableGraphMode`; without effect on a
+CPU. "warp" captures once for each set of buffers, which stays the same inside a scan."""
+
+NCONMAX, NJMAX = 32, 128
+"""Capacities of a simulation, well above the peaks that `benchmarks/fidelity.py` measures."""
+
+_SOLVER_LIMITS = ("ITERATIONS", "LS_ITERATIONS")
+"""Overflows that drop nothing."""
+
+
+class MjxState(struct.PyTreeNode):
+    """A simulation, float32.
+
+    Attributes:
+      qpos: [..., nq], metres and radians.
+      qvel: [..., nv], per second.
+      warmstart: [..., nv], accelerations from which the solver starts.
+      gripper_pose: [..., 7], position and quaternion of the gripper body at the last kinematics
+        call, which the next mocap target starts from (in PickAndPlace one substep ago, as in the
+        original).
+    """
+
+    qpos: jax.Array
+    qvel: jax.Array
+    warmstart: jax.Array
+    gripper_pose: jax.Array
+
+
+class Mjx:
+    """The `warp` and `jax` backends: parity in distribution, measured by `benchmarks/fidelity.py`.
+
+    A simulation that breaks (a position, velocity or acceleration is not finite) reports readings
+    that are not finite once and goes on from the starting pose, so that whoever plays it can tell.
+
+    Attributes:
+      scene: what is simulated.
+      implementation: "warp" or "jax".
+      nconmax, njmax: what MuJoCo Warp holds for each simulation.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        implementation: str,
+        nconmax: int = NCONMAX,
+        njmax: int = NJMAX,
+        graph_mode: str = GRAPH_MODES[0],
+    ):
+        """Puts the model on the device.
+
+        Args:
+          scene: model, starting pose and names.
+          implementation: one of `IMPLEMENTATIONS`.
+          nconmax: contacts of a simulation in MuJoCo Warp, and convex collisions. All simulations
+            share as many times their number, so one may have more while others have fewer.
+          njmax: constraint rows of a simulation in MuJoCo Warp, each for itself.
+          graph_mode: one of `GRAPH_MODES`, for MuJoCo Warp.
+
+        Raises:
+          UserError: if Warp is not installed, a size is not positive, or the implementation cannot
+            simulate the model.
+        """
+        for name, value in (("nconmax", nconmax), ("njmax", njmax)):
+            if value < 1:
+                raise UserError(f"{name}: {value} is not positive; try {NCONMAX} and {NJMAX}")
+        self.scene, self.implementation = scene, implementation
+        self.nconmax, self.njmax = nconmax, njmax
+        model = scene.model
+        self._mjx = _library(implementation)
+        self._model = self._put(model, graph_mode)
+        self._dt = model.opt.timestep * scene.substeps
+        self._grip = Site.of(model, scene.gripper_site)
+        self._object = Site.of(model, scene.object_site) if scene.object_site else None
+        self._gripper_body = model.body(scene.gripper_body).id
+        joints = [model.joint(name) for name in scene.finger_joints]
+        self._finger_qpos = np.array([int(joint.qposadr[0]) for joint in joints])
+        self._finger_dof = np.array([int(joint.dofadr[0]) for joint in joints])
+        self._forces = addresses(model, scene.force_sensors)
+        self._distances = addresses(model, scene.distance_sensors)
+        self._actuated_qpos = model.jnt_qposadr[model.actuator_trnid[:, 0]]
+        self._start = self._starting_state()
+        lifted = over_any_batch if implementation == "warp" else _unbatched
+        self._forward = lifted(_precise(self._forward_many))
+        self._advance = lifted(_precise(self._advance_many))
+
+    # The pure face: unbatched, traceable.
+
+    def reset(self, object_xy: jax.Array) -> tuple[MjxState, Readings]:
+        """See `Physics.reset`."""
+        qpos = self._start.qpos
+        if self.scene.object_joint:
+            first = int(self.scene.model.joint(self.scene.object_joint).qposadr[0])
+            qpos = qpos.at[first : first + 2].set(object_xy)
+        return self._forward(self._start.replace(qpos=qpos))
+
+    def step(
+        self, state: MjxState, gripper_delta: jax.Array, finger_delta: jax.Array
+    ) -> tuple[MjxState, Readings]:
+        """See `Physics.step`."""
+        return self._advance(state, gripper_delta, finger_delta)
+
+    # Entries for given states, outside jit.
+
+    def restore(self, row: ArrayLike) -> tuple[MjxState, Readings]:
+        """See `Physics.restore`; what float32 cannot hold is rounded off."""
+        rows = np.asarray(row)
+        nq, nv = self.scene.model.nq, self.scene.model.nv
+        if rows.shape[-1:] != self.scene.row.shape:
+            raise UserError(
+                f"row: array of shape {rows.shape}; give [..., {self.scene.row.size}] values"
+            )
+        return self.state_at(rows[..., 1 : 1 + nq], rows[..., 1 + nq : 1 + nq + nv])
+
+    def state_at(self, qpos: ArrayLike, qvel: ArrayLike) -> tuple[MjxState, Readings]:
+        """See `Physics.state_at`; what float32 cannot hold is rounded off."""
+        positions, velocities = jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32)
+        nq, nv, shape = self.scene.model.nq, self.scene.model.nv, positions.shape[:-1]
+        if positions.shape[-1:] != (nq,) or velocities.shape != (*shape, nv):
+            raise UserError(
+                f"qpos, qvel: shapes {positions.shape}, {velocities.shape}; give [..., {nq}] and "
+                f"[..., {nv}]"
+            )
+        states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *x.shape)), self._start)
+        forward = self._forward
+        for _ in shape:
+            forward = jax.vmap(forward)
+        return jax.jit(forward)(states.replace(qpos=positions, qvel=velocities))
+
+    def qpos(self, state: MjxState) -> np.ndarray:
+        """See `Physics.qpos`."""
+        return np.asarray(state.qpos, np.float64)
+
+    # N simulations [N, ...] at once.
+
+    def _forward_many(self, states: MjxState) -> tuple[MjxState, Readings]:
+        """Derives everything from positions and velocities, as after a reset.
+
+        The mocap body is where the model has it, and the warm start is the original reset's.
+        """
+        blank = self._blank(len(states.qpos))
+
+        def one(state: MjxState) -> tuple[MjxState, Readings]:
+            data = blank.replace(
+                qpos=state.qpos, qvel=state.qvel, qacc_warmstart=jnp.zeros_like(state.qvel)
+            )
+            return self._collect(self._mjx.forward(self._model, data), jnp.zeros((), jnp.int32))
+
+        return jax.vmap(one)(states)
+
+    def _advance_many(
+        self, states: MjxState, gripper_delta: jax.Array, finger_delta: jax.Array
+    ) -> tuple[MjxState, Readings]:
+        """One environment step of N simulations."""
+        scene, blank = self.scene, self._blank(len(states.qpos))
+
+        def substep(data: Any, _: None) -> tuple[Any, None]:
+            return self._mjx.step(self._model, data), None
+
+        def one(
+            state: MjxState, gripper_delta: jax.Array, finger_delta: jax.Array
+        ) -> tuple[MjxState, Readings]:
+            rotation = jnp.asarray(scene.mocap_rotation)
+            data = blank.replace(
+                qpos=state.qpos,
+                qvel=state.qvel,
+                qacc_warmstart=state.warmstart,
+                ctrl=state.qpos[self._actuated_qpos] + finger_delta,
+                mocap_pos=(state.gripper_pose[:3] + gripper_delta)[None],
+                mocap_quat=(state.gripper_pose[3:] + rotation)[None],
+            )
+            data, _ = jax.lax.scan(substep, data, length=scene.substeps)
+            overflow = self._overflow(data)
+            if scene.block_gripper:
+                data = data.replace(qpos=data.qpos.at[self._finger_qpos].set(0.0))
+                data = self._mjx.forward(self._model, data)
+            return self._collect(data, overflow)
+
+        return jax.vmap(one)(states, gripper_delta, finger_delta)
+
+    def _collect(self, data: Any, overflow: jax.Array) -> tuple[MjxState, Readings]:
+        """State and readings of one simulation; a broken one starts anew and says so."""
+        pose = jnp.concatenate([data.xpos[self._gripper_body], data.xquat[self._gripper_body]])
+        state = MjxState(data.qpos, data.qvel, data.qacc_warmstart, pose)
+        values = readings(self._sites(data, overflow), self._dt)
+        intact = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state)]))
+        return (
+            jax.tree.map(lambda now, start: jnp.where(intact, now, start), state, self._start),
+            jax.tree.map(lambda x: jnp.where(intact, x, jnp.nan), values),
+        )
+
+    def _sites(self, data: Any, overflow: jax.Array) -> Sites:
+        grip_velp, _ = velocity(data, self._grip)
+        object_pos = object_mat = object_velp = object_velr = None
+        if self._object is not None:
+            object_pos = data.site_xpos[self._object.id]
+            object_mat = data.site_xmat[self._object.id].reshape(3, 3)
+            object_velp, object_velr = velocity(data, self._object)
+        return Sites(
+            grip_pos=data.site_xpos[self._grip.id],
+            grip_velp=grip_velp,
+            finger_pos=data.qpos[self._finger_qpos],
+            finger_vel=data.qvel[self._finger_dof],
+            object_pos=object_pos,
+            object_mat=object_mat,
+            object_velp=object_velp,
+            object_velr=object_velr,
+            table_force=data.sensordata[self._forces].reshape(-1, 3),
+            contact_distance=data.sensordata[self._distances],
+            overflow=(overflow != 0).astype(jnp.float32)[None],
+        )
+
+    @property
+    def bytes_per_simulation(self) -> int:
+        """Device memory that a simulation takes while it steps, scratch of collisions apart."""
+        with jax.ensure_compile_time_eval():
+            data = self._mjx.make_data(self.scene.model, impl=self.implementation, **self._sizes(1))
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
+
+    def _sizes(self, count: int) -> dict[str, int]:
+        """What `make_data` must know of `count` simulations in MuJoCo Warp."""
+        if self.implementation == "jax":
+            return {}
+        contacts = count * self.nconmax
+        return {"naconmax": contacts, "naccdmax": contacts, "njmax": self.njmax}
+
+    def _overflow(self, data: Any) -> jax.Array:
+        """What a step dropped, int32 []: bits of `OverflowType`, and 0 in pure JAX."""
+        if self.implementation == "jax":
+            return jnp.zeros((), jnp.int32)
+        from mujoco.mjx.third_party.mujoco_warp._src.types import OverflowType
+
+        harmless = sum(int(OverflowType[name]) for name in _SOLVER_LIMITS)
+        return data._impl.overflow.reshape(()) & ~harmless
+
+    def _put(self, model: mujoco.MjModel, graph_mode: str) -> Any:
+        """The model on the device."""
+        options = {}
+        if graph_mode not in GRAPH_MODES:
+            raise UserError(
+                f"graph_mode: {graph_mode!r} is unknown; choose one of {', '.join(GRAPH_MODES)}"
+            )
+        if self.implementation == "warp" and jax.default_backend() != "cpu":
+            from warp import JaxCallableGraphMode
+
+            options["graph_mode"] = JaxCallableGraphMode[graph_mode.upper()]
+        try:
+            return self._mjx.put_model(model, impl=self.implementation, **options)
+        except NotImplementedError as error:
+            raise UserError(
+                f"physics: {self.implementation!r} cannot simulate this model ({error}); "
+                "choose another model"
+            ) from None
+
+    def _blank(self, count: int) -> Any:
+        """Data for `count` simulations before anything is known of them; to be traced.
+
+        Fields of one value become broadcasts of it, so that no program carries the arrays.
+        """
+        with jax.ensure_compile_time_eval():
+            data = self._mjx.make_data(
+                self.scene.model, impl=self.implementation, **self._sizes(count)
+            )
+
+        def field(value: Any) -> Any:
+            if not isinstance(value, jax.Array):
+                return value
+            array = np.asarray(value)
+            if array.size and (array == array.flat[0]).all():
+                return jnp.full(array.shape, array.flat[0], array.dtype)
+            return jnp.asarray(array)
+
+        return jax.tree.map(field, data)
+
+    def _starting_state(self) -> MjxState:
+        """The state after a reset, the object where it settled, by MuJoCo's C engine."""
+        model = self.scene.model
+        data = mujoco.MjData(model)
+        mujoco.mj_setState(model, data, self.scene.row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)
+        body = self._gripper_body
+        pose = np.concatenate([data.xpos[body], data.xquat[body]])
+        values = (data.qpos, data.qvel, data.qacc_warmstart, pose)
+        return MjxState(*(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def _precise(many: Callable[..., Any]) -> Callable[..., Any]:
+    """`many` with matrix products in full float32: TF32, some GPUs' default, is too coarse."""
+
+    def precise(*args: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return many(*args)
+
+    return precise
+
+
+def over_any_batch(many: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays [N, ...] as one of unbatched arrays, to be lifted by `jax.vmap`.
+
+    However many times it is lifted, `many` is called once, with all elements along one axis: it
+    learns how many there are.
+    """
+
+    @custom_vmap
+    def flat(*args: Any) -> Any:
+        return many(*args)
+
+    @flat.def_vmap
+    def _(size: int, batched: Any, *args: Any) -> Any:
+        args = _all_batched(size, batched, args)
+        merged = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args)
+        results = flat(*merged)
+        split = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), results)
+        return split, jax.tree.map(lambda _: True, split)
+
+    @custom_vmap
+    def one(*args: Any) -> Any:
+        return jax.tree.map(lambda x: x[0], flat(*jax.tree.map(lambda x: x[None], args)))
+
+    @one.def_vmap
+    def _(size: int, batched: Any, *args: Any) -> Any:
+        results = flat(*_all_batched(size, batched, args))
+        return results, jax.tree.map(lambda _: True, results)
+
+    return one
+
+
+def _all_batched(size: int, batched: Any, args: Any) -> Any:
+    """Arguments of a vmapped call, those that all elements share repeated."""
+    return jax.tree.map(
+        lambda x, is_batched: x if is_batched else jnp.broadcast_to(x, (size, *x.shape)),
+        args,
+        tuple(batched),
+    )
+
+
+def _unbatched(many: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays [N, ...] as one of unbatched arrays, for JAX's own `vmap`."""
+
+    def one(*args: Any) -> Any:
+        return jax.tree.map(lambda x: x[0], many(*jax.tree.map(lambda x: x[None], args)))
+
+    return one
+
+
+def _library(implementation: str) -> Any:
+    """The module `mujoco.mjx`, without what it prints when it is imported.
+
+    Raises:
+      UserError: if it, or Warp, is not installed.
+    """
+    if implementation == "warp" and importlib.util.find_spec("warp") is None:
+        raise UserError("physics: 'warp' needs warp-lang; run: pip install -e '.[warp]'")
+    with contextlib.redirect_stdout(io.StringIO()):
+        from mujoco import mjx
+    if implementation == "warp":
+        import warp
+
+        warp.config.quiet = True
+    return mjx
