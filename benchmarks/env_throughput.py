@@ -1,16 +1,25 @@
 """Environment steps a second: this project against what it is built on and what it replaces.
 
-    python benchmarks/env_throughput.py [--smoke] [--out FILE]
+    python benchmarks/env_throughput.py [--contestants native warp ...] [--smoke] [--out FILE]
 
-`native` is `jax.vmap(env.step)` in a jitted scan, observations and goals included. `batch` is a
-bare Python loop over `mujoco.batch` with the same control, and no observations. `gymnasium-sync`
-and `gymnasium-async` are Gymnasium's vector environments over Gymnasium-Robotics' Fetch v4. All
-take turns in one process on one machine; figures are medians over the rounds.
+`native`, `warp` and `jax`, with the stock model or with `-fast` or `-portable` behind, are
+`jax.vmap(env.step)` in a jitted scan on that physics, observations and goals included;
+`warp-staged` and `warp-nograph` capture CUDA graphs otherwise. `batch` is a bare Python loop over
+`mujoco.batch` with the same control, and `mujoco-warp` a bare loop over MuJoCo Warp's own step,
+both without observations. `gymnasium-sync` and `gymnasium-async` are Gymnasium's vector
+environments over Gymnasium-Robotics' Fetch v4; `envpool` is EnvPool's Fetch v4, if it is installed
+(its FetchSlide starts elsewhere). All take turns in one process on one machine; figures are medians
+over the rounds, and what the first call takes longer, compiling, stands apart.
 """
+
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
 
 from __future__ import annotations
 
 import functools
+import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,12 +35,32 @@ import tyro
 import harness
 import her_envs
 import original
+from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import SUBSTEPS, TASKS
+from her_envs.physics.mjx import NCONMAX, NJMAX
 from her_envs.physics.native import floats
+from her_jax.errors import UserError
+
+PHYSICS: dict[str, dict[str, str]] = {
+    "native": {},
+    "native-fast": {"model": "fast"},
+    "warp": {"physics": "warp"},
+    "warp-staged": {"physics": "warp", "graph_mode": "warp_staged"},
+    "warp-nograph": {"physics": "warp", "graph_mode": "none"},
+    "warp-fast": {"physics": "warp", "model": "fast"},
+    "jax-portable": {"physics": "jax", "model": "portable"},
+}
+"""This project's contestants, as options of `her_envs.make`."""
+
+PEERS = ("batch", "mujoco-warp", "gymnasium-sync", "gymnasium-async", "envpool")
+
+ON_CPU = ("native", "batch", "gymnasium-sync", "gymnasium-async")
+ON_ACCELERATOR = ("native", "warp", "warp-fast", "mujoco-warp", "batch")
 
 
 def main(
     tasks: tuple[str, ...] = tuple(TASKS),
+    contestants: tuple[str, ...] = (),
     num_envs: tuple[int, ...] = (64,),
     steps: int = 50,
     rounds: int = 5,
@@ -42,20 +71,31 @@ def main(
 
     Args:
       tasks: Environments.
+      contestants: Who takes part; default what suits a CPU or an accelerator.
       num_envs: Numbers of environments.
       steps: Steps in one timed call.
       rounds: Timed calls of each contestant, in turn.
       smoke: A tiny run that only shows that everything works.
       out: Results file; default benchmarks/results/env_throughput.json.
     """
+    contestants = contestants or default_contestants()
+    for name in contestants:
+        if name not in (*PHYSICS, *PEERS):
+            known = ", ".join((*PHYSICS, *PEERS))
+            raise UserError(f"contestants: {name!r} is unknown; choose some of {known}")
     if smoke:
         tasks, num_envs, steps, rounds = tasks[:1], (2,), 2, 1
     rows = []
     for task in tasks:
         for count in num_envs:
-            rows += measure(task, count, steps, rounds)
+            rows += measure(task, contestants, count, steps, rounds)
+            harness.write("env_throughput", rows, out)
     print(table(rows))
-    harness.write("env_throughput", rows, out)
+
+
+def default_contestants() -> tuple[str, ...]:
+    """What suits the machine."""
+    return ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -74,41 +114,56 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def measure(task: str, count: int, steps: int, rounds: int) -> list[dict[str, Any]]:
+def measure(
+    task: str, contestants: tuple[str, ...], count: int, steps: int, rounds: int
+) -> list[dict[str, Any]]:
     """One row a contestant."""
-    env = her_envs.make(task)
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, count, 4)).astype(np.float32)
-    vectors = {
+    opened = {name: _open(name, task, count, actions) for name in contestants}
+    first = {name: harness.timed(call)[1] for name, (call, _) in opened.items()}
+    taken = harness.side_by_side({name: call for name, (call, _) in opened.items()}, rounds)
+    for _, close in opened.values():
+        close()
+    return [
+        {
+            "task": task,
+            "contestant": name,
+            "num_envs": count,
+            "env_steps_per_s": steps * count / duration,
+            "physics_steps_per_s": steps * count / duration * SUBSTEPS,
+            "first_call_extra_s": max(first[name] - duration, 0.0),
+            "first_contestant_is_times_faster": duration / taken[contestants[0]],
+        }
+        for name, duration in taken.items()
+    ]
+
+
+def _open(
+    name: str, task: str, count: int, actions: np.ndarray
+) -> tuple[Callable[[], Any], Callable[[], None]]:
+    """A contestant's timed call, and what ends it."""
+    if name in PHYSICS:
+        options: Any = PHYSICS[name]
+        return jitted(her_envs.make(task, **options), count, actions), _nothing
+    if name == "batch":
+        return bare_batch(task, count, actions), _nothing
+    if name == "mujoco-warp":
+        return bare_warp(task, count, len(actions)), _nothing
+    if name == "envpool":
+        return envpool_loop(task, count, actions), _nothing
+    kinds: dict[str, Callable[..., Any]] = {
         "gymnasium-sync": gymnasium.vector.SyncVectorEnv,
         "gymnasium-async": functools.partial(gymnasium.vector.AsyncVectorEnv, context="spawn"),
     }
-    open_vectors = {
-        name: make([functools.partial(original.make, task)] * count)
-        for name, make in vectors.items()
-    }
-    calls = {"native": native(env, count, actions), "batch": bare_batch(env, count, actions)}
-    calls |= {name: gym_loop(vector, actions) for name, vector in open_vectors.items()}
-    taken = harness.side_by_side(calls, rounds)
-    for vector in open_vectors.values():
-        vector.close()
-    rows = []
-    for name, duration in taken.items():
-        rate = steps * count / duration
-        ratio = taken[name] / taken["native"]
-        rows.append(
-            {
-                "task": task,
-                "contestant": name,
-                "num_envs": count,
-                "env_steps_per_s": rate,
-                "physics_steps_per_s": rate * SUBSTEPS,
-                "native_is_times_faster": ratio,
-            }
-        )
-    return rows
+    vector = kinds[name]([functools.partial(original.make, task)] * count)
+    return gym_loop(vector, actions), vector.close
 
 
-def native(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[[], Any]:
+def _nothing() -> None:
+    pass
+
+
+def jitted(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[[], Any]:
     """This project: one jitted call for all steps."""
 
     @jax.jit
@@ -123,8 +178,9 @@ def native(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[
     return functools.partial(run, start, jnp.asarray(actions))
 
 
-def bare_batch(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[[], Any]:
+def bare_batch(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
     """MuJoCo's thread-pooled batch, driven from Python with the same control law."""
+    env = her_envs.make(task)
     start = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), count))
     model = env.physics.scene.model
     batch = mujoco.batch.Batch(model, count)
@@ -151,6 +207,56 @@ def bare_batch(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Calla
     return run
 
 
+def bare_warp(task: str, count: int, steps: int) -> Callable[[], Any]:
+    """MuJoCo Warp without JAX, on a GPU captured as one CUDA graph an environment step."""
+    import warp
+    from mujoco.mjx.third_party import mujoco_warp
+
+    scene = scenes.scene(TASKS[task])
+    data = mujoco.MjData(scene.model)
+    mujoco.mj_setState(scene.model, data, scene.row, mujoco.mjtState.mjSTATE_INTEGRATION)
+    mujoco.mj_forward(scene.model, data)
+    gripper = scene.model.body(scene.gripper_body).id
+    data.mocap_pos[0], data.mocap_quat[0] = data.xpos[gripper], data.xquat[gripper]
+    model = mujoco_warp.put_model(scene.model)
+    worlds = mujoco_warp.put_data(
+        scene.model, data, nworld=count, naconmax=count * NCONMAX, njmax=NJMAX
+    )
+
+    def env_step() -> None:
+        for _ in range(SUBSTEPS):
+            mujoco_warp.step(model, worlds)
+
+    env_step()  # compiles
+    launch = env_step
+    if warp.get_device().is_cuda:
+        with warp.ScopedCapture() as capture:
+            env_step()
+        graph: Any = capture.graph
+        launch = functools.partial(warp.capture_launch, graph)
+
+    def run() -> None:
+        for _ in range(steps):
+            launch()
+        warp.synchronize()
+
+    return run
+
+
+def envpool_loop(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
+    """EnvPool's vector environment; its episodes end and begin on their own."""
+    if importlib.util.find_spec("envpool") is None:
+        raise UserError("contestants: 'envpool' is not installed; run: pip install envpool")
+    pool = importlib.import_module("envpool").make_gymnasium(f"{task}-v4", num_envs=count)
+    pool.reset()
+
+    def run() -> None:
+        for action in actions:
+            pool.step(action.astype(np.float64))
+
+    return run
+
+
 def gym_loop(vector: Any, actions: np.ndarray) -> Callable[[], Any]:
     """A Gymnasium vector environment; its resets are not timed."""
     vector.reset(seed=0)
@@ -163,4 +269,4 @@ def gym_loop(vector: Any, actions: np.ndarray) -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    harness.guarded(lambda: tyro.cli(main))

@@ -37,7 +37,7 @@ class EnvConfig:
     """Physics backend on which success is measured, always with the stock model."""
     nconmax: int = 32
     """Contacts that "warp" has room for, an environment; all share the room of all."""
-    njmax: int = 128
+    njmax: int = 192
     """Constraint rows that "warp" has room for, in each environment."""
     graph_mode: str = "warp"
     """How "warp" captures CUDA graphs: "warp", "warp_staged", "warp_staged_ex" or "none"."""

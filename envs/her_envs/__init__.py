@@ -119,6 +119,7 @@ __all__ = [
     "MODELS",
     "PHYSICS",
     "REWARDS",
+    "TASKS",
     "TOLERANCES",
     "BitFlipEnv",
     "FetchEnv",

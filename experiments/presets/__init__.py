@@ -20,14 +20,14 @@ TASKS = {
 }
 """Command-line names of the environments."""
 
-PRESETS = ("tuned", "plappert2018")
+PRESETS = ("tuned", "plappert2018", "accelerator")
 
 
 def load(preset: str, task: str, bits: int = 10) -> Config:
     """The settings of `preset` for `task`.
 
     Args:
-      preset: "tuned" for the task's own file, or "plappert2018".
+      preset: "tuned" for the task's own file, "plappert2018" or "accelerator".
       task: one of `TASKS`.
       bits: size of bit-flip, whose budget grows with it; without effect on other tasks.
 
@@ -37,8 +37,8 @@ def load(preset: str, task: str, bits: int = 10) -> Config:
     env = environment(task)
     if preset not in PRESETS:
         raise UserError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
-    if preset == "plappert2018" and env == "BitFlip":
-        raise UserError("preset: 'plappert2018' has no settings for bit-flip; use tuned")
+    if preset != "tuned" and env == "BitFlip":
+        raise UserError(f"preset: {preset!r} has no settings for bit-flip; use tuned")
     name = task.replace("-", "_") if preset == "tuned" else preset
     module = importlib.import_module(f"{__name__}.{name}")
     return module.config(env, bits) if env == "BitFlip" else module.config(env)

@@ -67,9 +67,6 @@ def prune(
     _allow_pairs(spec, task, portable)
     # Fixed children, cameras among them, become part of their parents: a shallower tree.
     spec.compiler.fusestatic = True
-    if not portable:
-        # Boxes meet by MuJoCo's own 8-point test, as in C, and not by GJK with at most 4 points.
-        spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
 
 
 def _weld(spec: mujoco.MjSpec, stock: mujoco.MjModel, settled: np.ndarray) -> None:

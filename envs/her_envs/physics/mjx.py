@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import io
 from collections.abc import Callable
@@ -49,8 +50,14 @@ GRAPH_MODES = ("warp", "warp_staged", "warp_staged_ex", "none")
 """How CUDA graphs of a step are captured, as in `warp.JaxCallableGraphMode`; without effect on a
 CPU. "warp" captures once for each set of buffers, which stays the same inside a scan."""
 
-NCONMAX, NJMAX = 32, 128
+NCONMAX, NJMAX = 32, 192
 """Capacities of a simulation, well above the peaks that `benchmarks/fidelity.py` measures."""
+
+COMPARED = (
+    *("xpos", "xquat", "site_xpos", "qfrc_bias", "qfrc_passive", "qacc_smooth"),
+    *("qfrc_constraint", "qacc"),
+)
+"""Fields of MuJoCo's data that `Mjx.substep` returns, in the order in which they are derived."""
 
 _SOLVER_LIMITS = ("ITERATIONS", "LS_ITERATIONS")
 """Overflows that drop nothing."""
@@ -178,6 +185,35 @@ class Mjx:
         """See `Physics.qpos`."""
         return np.asarray(state.qpos, np.float64)
 
+    def substep(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """One MuJoCo step of 2 ms from whole states, to be compared with C; not under jit.
+
+        Args:
+          rows: float64 [N, n] `mjSTATE_INTEGRATION` of the scene's model.
+
+        Returns:
+          The fields `COMPARED` [N, ...] derived from the states, and in MuJoCo Warp their number of
+          constraint rows `nefc` [N]; then qpos [N, nq] and qvel [N, nv] after the step.
+        """
+        model = self.scene.model
+        given = _fields_of(model, rows)
+
+        def many(given: dict[str, jax.Array]) -> Any:
+            blank = self._blank(len(rows))
+
+            def one(given: dict[str, jax.Array]) -> Any:
+                data = self._mjx.forward(self._model, blank.replace(**given))
+                found = {name: getattr(data, name) for name in COMPARED}
+                if self.implementation == "warp":
+                    found["nefc"] = data._impl.nefc.reshape(())
+                later = self._mjx.step(self._model, blank.replace(**given))
+                return found, later.qpos, later.qvel
+
+            return jax.vmap(one)(given)
+
+        found = jax.jit(_precise(many))(given)
+        return jax.tree.map(np.asarray, found)
+
     # N simulations [N, ...] at once.
 
     def _forward_many(self, states: MjxState) -> tuple[MjxState, Readings]:
@@ -283,6 +319,11 @@ class Mjx:
     def _put(self, model: mujoco.MjModel, graph_mode: str) -> Any:
         """The model on the device."""
         options = {}
+        if self.implementation == "warp":
+            # Two boxes then meet in up to 8 points, as in C, and not by GJK in up to 4, which makes
+            # the errors of a push a hundred times smaller. Warp knows no other use of the flag.
+            model = copy.copy(model)
+            model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
         if graph_mode not in GRAPH_MODES:
             raise UserError(
                 f"graph_mode: {graph_mode!r} is unknown; choose one of {', '.join(GRAPH_MODES)}"
@@ -329,6 +370,18 @@ class Mjx:
         pose = np.concatenate([data.xpos[body], data.xquat[body]])
         values = (data.qpos, data.qvel, data.qacc_warmstart, pose)
         return MjxState(*(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def _fields_of(model: mujoco.MjModel, rows: np.ndarray) -> dict[str, jax.Array]:
+    """What MJX starts from, float32 [N, ...], of `mjSTATE_INTEGRATION` rows [N, n]."""
+    data = mujoco.MjData(model)
+    names = ("qpos", "qvel", "qacc_warmstart", "ctrl", "mocap_pos", "mocap_quat")
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for row in rows:
+        mujoco.mj_setState(model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        for name in names:
+            found[name].append(getattr(data, name).copy())
+    return {name: jnp.asarray(np.stack(values), jnp.float32) for name, values in found.items()}
 
 
 def _precise(many: Callable[..., Any]) -> Callable[..., Any]:
@@ -403,5 +456,6 @@ def _library(implementation: str) -> Any:
     if implementation == "warp":
         import warp
 
-        warp.config.quiet = True
+        on_cpu = jax.default_backend() == "cpu"  # where it would warn that there is no CUDA
+        warp.config.log_level = warp.LOG_ERROR if on_cpu else warp.LOG_WARNING
     return mjx

@@ -1,0 +1,144 @@
+"""Everything that only an accelerator can show, for a machine of which one has ten minutes.
+
+    python benchmarks/accelerator.py [--budget-s 540] [--smoke] [--out FILE]
+
+In this order, each part only while there is time left, and every result written to one JSON file as
+soon as it is there, so that a time-out loses nothing: versions and memory, throughput and memory by
+number of worlds, graph modes, the short fidelity report, FetchPush from scratch to 0.9, throughput
+of the other tasks. A part that fails leaves its error in the file and the next one runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+
+import end_to_end
+import env_throughput
+import fidelity
+import harness
+import her_envs
+import presets
+
+WORLDS = (1024, 4096, 8192, 16384, 32768)
+"""Numbers of environments whose throughput is measured, while they fit."""
+
+
+@dataclasses.dataclass
+class Report:
+    """What has been measured so far, in a file.
+
+    Attributes:
+      path: the file.
+      budget_s: seconds after which no further part begins.
+      rows: one of each part that has ended.
+    """
+
+    path: Path
+    budget_s: float
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    _began: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def part(self, name: str, measure: Callable[[], Any]) -> None:
+        """Measures and writes, if there is time left."""
+        elapsed = time.perf_counter() - self._began
+        if elapsed > self.budget_s:
+            result: dict[str, Any] = {"skipped": f"{elapsed:.0f} s had passed"}
+        else:
+            print(f"{elapsed:6.0f} s  {name} ...", flush=True)
+            try:
+                result = {"result": measure()}
+            except Exception as error:  # whatever a driver may raise; the next part may work
+                traceback.print_exc()
+                result = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        seconds = time.perf_counter() - self._began - elapsed
+        self.rows.append({"part": name, "seconds": seconds, **result})
+        harness.write("accelerator", self.rows, self.path)
+
+
+def main(
+    budget_s: float = 540.0,
+    worlds: tuple[int, ...] = WORLDS,
+    task: str = "FetchPush",
+    smoke: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Measure what an accelerator shows.
+
+    Args:
+      budget_s: Seconds after which no further part begins.
+      worlds: Numbers of environments.
+      task: Task of the parts that measure one.
+      smoke: A tiny run that only shows that everything works.
+      out: Results file; default benchmarks/results/accelerator.json.
+    """
+    rounds, steps = (1, 2) if smoke else (3, 20)
+    if smoke:
+        worlds, task = (2,), "FetchReach"
+    report = Report(out or harness.RESULTS / "accelerator.json", budget_s)
+    report.part("memory", lambda: memory(task))
+
+    def throughput(name: str, count: int, *contestants: str) -> None:
+        report.part(
+            f"throughput of {name}, {count} worlds, {', '.join(contestants)}",
+            lambda: env_throughput.measure(name, contestants, count, steps, rounds),
+        )
+
+    for count in worlds:
+        throughput(task, count, "warp")
+    throughput(task, worlds[len(worlds) // 2], "warp-fast")
+    throughput(task, worlds[0], "native", "batch", "mujoco-warp")
+    report.part("fidelity, short", lambda: short_fidelity(task, smoke))
+    report.part("training to 0.9 on warp", lambda: training("warp", smoke))
+    throughput(task, worlds[-1], "warp-fast")
+    for mode in ("warp-staged", "warp-nograph"):
+        throughput(task, worlds[len(worlds) // 2], mode)
+    if not smoke:
+        report.part("training to 0.9 on native", lambda: training("native", smoke))
+        for name in her_envs.TASKS:
+            if name != task:
+                throughput(name, worlds[len(worlds) // 2], "warp")
+
+
+def memory(task: str) -> dict[str, Any]:
+    """What the device has, and what a simulation takes."""
+    stats = jax.devices()[0].memory_stats() or {}
+    models = ("stock", "fast")
+    return {
+        "device_bytes": stats.get("bytes_limit"),
+        "bytes_per_world": {
+            model: her_envs.make(task, physics="warp", model=model).bytes_per_env
+            for model in models
+        },
+    }
+
+
+def short_fidelity(task: str, smoke: bool) -> dict[str, Any]:
+    """One step from native states, and scripted episodes, on `warp`."""
+    native, other = her_envs.make(task), her_envs.make(task, physics="warp")
+    states = fidelity.native_states(native, 2 if smoke else 20)
+    return {
+        "one_step": fidelity.one_step(native, other, *states),
+        "episodes": fidelity.scripted_episodes(native, other, 2 if smoke else 100),
+    }
+
+
+def training(physics: str, smoke: bool) -> dict[str, Any]:
+    """FetchPush from scratch to 0.9."""
+    config = presets.load("accelerator", "fetch-push")
+    if smoke:
+        config = end_to_end.tiny(presets.load("accelerator", "fetch-reach"))
+    env = dataclasses.replace(config.env, physics=physics)
+    config = dataclasses.replace(config, env=env)
+    return end_to_end.measure(config, (0.5, 0.9), limit_s=0.0 if smoke else 150.0, rounds=2)
+
+
+if __name__ == "__main__":
+    harness.guarded(lambda: tyro.cli(main))

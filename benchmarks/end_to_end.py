@@ -1,0 +1,231 @@
+"""Where the time of training goes, and how soon a policy succeeds, by physics backend.
+
+    python benchmarks/end_to_end.py [TASK] [--physics native warp] [--targets 0.5 0.9] [--smoke]
+
+For each physics the preset's cycle is timed in parts (simulation with policy, drawing and
+relabelling of its batches, its updates with both) and then trained until success on held-out goals,
+scored on native physics, reaches the highest target or time is up. Seconds to a target are those of
+training; compiling and evaluating stand apart. On an accelerator `native` simulates on the host's
+cores for a learner on the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+import harness
+from her_jax import agents, buffer, evaluate, goal_set, rollout, train
+from her_jax.config import Config
+from her_jax.runner import memory_plan, require_memory
+from her_jax.types import GoalEnv
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "experiments"))
+
+import launch
+import presets
+
+
+def main(
+    task: Annotated[str, tyro.conf.Positional] = "fetch-push",
+    preset: str = "tuned",
+    physics: tuple[str, ...] = ("native",),
+    model: str = "stock",
+    num_envs: int | None = None,
+    targets: tuple[float, ...] = (0.5, 0.9, 0.95),
+    limit_s: float = 600.0,
+    rounds: int = 3,
+    seed: int = 0,
+    smoke: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Time the parts of a cycle, and training to given successes.
+
+    Args:
+      task: Task, as for train.py.
+      preset: Preset, as for train.py.
+      physics: Backends of training, one after the other.
+      model: Model of training.
+      num_envs: Environments; default the preset's.
+      targets: Successes whose times are reported.
+      limit_s: Seconds of training after which a backend stops.
+      rounds: How often each part is timed.
+      seed: Seed of training.
+      smoke: A tiny run that only shows that everything works.
+      out: Results file; default benchmarks/results/end_to_end.json.
+    """
+    config = dataclasses.replace(presets.load(preset, task), seed=seed)
+    if num_envs is not None:
+        config = with_envs(config, num_envs)
+    if smoke:
+        config, limit_s, rounds = tiny(config), 0.0, 1
+    rows = []
+    for backend in physics:
+        chosen = dataclasses.replace(config.env, physics=backend, model=model)
+        rows.append(measure(dataclasses.replace(config, env=chosen), targets, limit_s, rounds))
+        harness.write("end_to_end", rows, out)
+    print(table(rows, targets))
+
+
+def with_envs(config: Config, num_envs: int) -> Config:
+    """The same with another number of environments, and a buffer that it divides."""
+    capacity = max(1, round(config.replay.capacity / num_envs)) * num_envs
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, num_envs=num_envs),
+        replay=dataclasses.replace(config.replay, capacity=capacity),
+    )
+
+
+def tiny(config: Config) -> Config:
+    """A run of two episodes."""
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(
+            config.train, num_envs=2, updates_per_cycle=2, cycles_per_epoch=1, eval_episodes=2
+        ),
+        replay=dataclasses.replace(config.replay, capacity=4, batch_size=8),
+    )
+
+
+def table(rows: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
+    """Markdown: a line a backend."""
+    header = ["task", "physics", "model", "environments", "env steps/s, training"]
+    header += [
+        "simulation",
+        "relabelling",
+        "updates",
+        *(f"s to {target:.2f}" for target in targets),
+    ]
+    lines = []
+    for row in rows:
+        whole = row["simulation_s"] + row["updates_s"]
+        shares = (
+            row["simulation_s"],
+            row["relabelling_s"],
+            row["updates_s"] - row["relabelling_s"],
+        )
+        reached = [row["seconds_to"].get(f"{target:.2f}") for target in targets]
+        lines.append(
+            [
+                *(row["task"], row["physics"], row["model"], f"{row['num_envs']:,}"),
+                f"{row['env_steps_per_s']:,.0f}",
+                *(f"{max(share, 0.0) / whole:.0%}" for share in shares),
+                *("not reached" if seconds is None else f"{seconds:,.0f}" for seconds in reached),
+            ]
+        )
+    return harness.markdown(header, lines)
+
+
+def measure(
+    config: Config, targets: tuple[float, ...], limit_s: float, rounds: int
+) -> dict[str, Any]:
+    """The row of one backend."""
+    env, judge = launch.make_envs(config.env)
+    require_memory(env, config)
+    print(memory_plan(env, config))
+    cycle_steps = config.train.num_envs * env.horizon * env.steps_per_action
+    parts = seconds_of_parts(env, config, rounds)
+    return {
+        "task": env.name,
+        "physics": config.env.physics,
+        "model": config.env.model,
+        "scored_on": config.env.scored_on,
+        "num_envs": config.train.num_envs,
+        "updates_per_cycle": config.train.updates_per_cycle,
+        "batch_size": config.replay.batch_size,
+        "seed": config.seed,
+        **parts,
+        "sim_env_steps_per_s": cycle_steps / parts["simulation_s"],
+        **learn(env, judge, config, targets, limit_s),
+    }
+
+
+def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, float]:
+    """Median seconds that the parts of a cycle take, each a program of its own."""
+    agent = agents.make(config.agent, env)
+    state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(0))
+    play = jax.jit(functools.partial(train.explore, env, agent, config))
+    episodes, faults = play(state, jax.random.key(1))
+    episodes = rollout.without_broken(episodes, faults.broken)
+    replay = buffer.insert(state.buffer, episodes)
+    keys = jax.random.split(jax.random.key(2), config.train.updates_per_cycle)
+
+    @jax.jit
+    def relabel(replay: buffer.BufferState) -> jax.Array:
+        def draw(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+            sample_key, label_key = jax.random.split(key)
+            steps = buffer.sample(replay, sample_key, config.replay.batch_size)
+            batch, reward = train.replayed(env, config, replay, steps, label_key)
+            return total + reward.sum() + batch.next_observation.sum(), None
+
+        return jax.lax.scan(draw, jax.numpy.zeros(()), keys)[0]
+
+    learn = jax.jit(functools.partial(train.learn, env, agent, config))
+    taken = harness.side_by_side(
+        {
+            "simulation_s": lambda: play(state, jax.random.key(1)),
+            "relabelling_s": lambda: relabel(replay),
+            "updates_s": lambda: learn(state.learner, state.normalizer, replay, jax.random.key(3)),
+        },
+        rounds,
+    )
+    return taken
+
+
+def learn(
+    env: GoalEnv, judge: GoalEnv, config: Config, targets: tuple[float, ...], limit_s: float
+) -> dict[str, Any]:
+    """Trains until the highest target or `limit_s`; at least an epoch."""
+    agent = agents.make(config.agent, env)
+    goals = goal_set.standard(judge, config.train.eval_episodes)
+
+    def score(state: train.TrainState, starts: Any) -> jax.Array:
+        def policy(_: Any, obs: Any) -> jax.Array:
+            return train.greedy(agent, config, state.learner, state.normalizer, obs)
+
+        return evaluate.evaluate(judge, policy, starts).success
+
+    began = time.perf_counter()
+    state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(config.seed))
+    run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
+    run_epoch = run_epoch.lower(state).compile()
+    run_score = jax.jit(score).lower(state, goals.starts).compile()
+    compile_s = time.perf_counter() - began
+    seconds, reached, lines, success = 0.0, {}, [], 0.0
+    broken = dropped = 0.0
+    while not lines or (seconds < limit_s and success < max(targets)):
+        (state, values, _), epoch_s = harness.timed(run_epoch, state)
+        seconds += epoch_s
+        success = evaluate.mean(run_score(state, goals.starts))
+        broken = max(broken, float(values["broken_episodes"]))
+        dropped = max(dropped, float(values["dropped_contact_steps"]))
+        lines.append(
+            {
+                "env_steps": int(state.env_steps),
+                "training_s": seconds,
+                "requested_goal_success": success,
+            }
+        )
+        for target in targets:
+            if success >= target:
+                reached.setdefault(f"{target:.2f}", seconds)
+    return {
+        "compile_s": compile_s,
+        "env_steps_per_s": lines[-1]["env_steps"] / seconds,
+        "largest_broken_share": broken,
+        "largest_dropped_share": dropped,
+        "seconds_to": reached,
+        "epochs": lines,
+    }
+
+
+if __name__ == "__main__":
+    harness.guarded(lambda: tyro.cli(main))

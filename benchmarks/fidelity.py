@@ -1,0 +1,390 @@
+"""How faithful a physics backend and model are to the original, on one task after the other.
+
+    python benchmarks/fidelity.py --physics warp --model stock [--runs runs/RUN ...] [--smoke]
+
+The reference is the `native` backend with the stock model, which the tests prove equal to
+Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
+
+    one step    from states of native episodes, rebuilt from joint positions and velocities alone:
+                error of gripper and object after 40 ms
+    stages      what one step of 2 ms derives, and where it ends, from whole native states (levels 1
+                and 2 of MuJoCo's own parity test); of the stock model only
+    episodes    of equal starts and scripts: resets, rest, how far a struck puck slides, lifts
+    transfer    success of trained policies (`--runs`) on equal held-out goals on both
+
+Half of the native episodes have random actions, half are scripted to push, strike or grasp. Results
+are written after every task, to benchmarks/results/fidelity-PHYSICS-MODEL.json unless `--out`; what
+the same commit has measured of other tasks stays in the file.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings are compiled and come without type stubs.
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import tyro
+
+import harness
+import her_envs
+from her_envs.fetch import model as scenes
+from her_envs.fetch.tasks import TASKS
+from her_envs.physics.base import Scene
+from her_envs.physics.mjx import COMPARED, Mjx
+from her_envs.physics.native import floats
+from her_jax import evaluate, goal_set, metrics, provenance, rollout
+from her_jax.errors import UserError
+from her_jax.types import Episode, GoalObs
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "experiments"))
+
+import launch
+
+TOLERANCES = {
+    "xpos": (1e-5, 1e-4),
+    "xquat": (1e-5, 1e-4),
+    "site_xpos": (1e-5, 1e-4),
+    "qfrc_bias": (1e-3, 1e-3),
+    "qfrc_passive": (1e-3, 1e-3),
+    "qacc_smooth": (1e-2, 1e-3),
+    "qfrc_constraint": (1e-1, 1e-2),
+    "qacc": (1e-1, 1e-2),
+}
+"""Absolute and relative tolerance of each stage in MuJoCo's parity test, level 1."""
+
+_SUCCESS = "requested_goal_success"
+
+
+def main(
+    physics: str = "warp",
+    model: str = "stock",
+    tasks: tuple[str, ...] = tuple(TASKS),
+    native_episodes: int = 20,
+    episodes: int = 100,
+    runs: tuple[Path, ...] = (),
+    policy_episodes: int = 200,
+    recorded: Path | None = None,
+    smoke: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Compare a backend and model with the original.
+
+    Args:
+      physics: Backend.
+      model: Model.
+      tasks: Environments.
+      native_episodes: Native episodes whose states are stepped once.
+      episodes: Scripted episodes on both.
+      runs: Run folders of trained policies, scored on both.
+      policy_episodes: Held-out goals of a policy.
+      recorded: Folder of recorded episodes of the original (public_fetch_TASK.npz), to step their
+        states instead of those of native episodes.
+      smoke: A tiny run that only shows that everything works.
+      out: Results file.
+    """
+    if smoke:
+        tasks, native_episodes, episodes, policy_episodes = tasks[:1], 2, 2, 2
+    path = out or harness.RESULTS / f"fidelity-{physics}-{model}.json"
+    opened = {run: launch.open_run(run) for run in runs}
+    rows = earlier(path, tasks)
+    for task in tasks:
+        native, other = her_envs.make(task), her_envs.make(task, physics=physics, model=model)
+        row: dict[str, Any] = {"task": task, "physics": physics, "model": model}
+        states = from_file(recorded, task) if recorded else native_states(native, native_episodes)
+        row["one_step"] = one_step(native, other, *states)
+        if isinstance(other.physics, Mjx) and model == "stock":
+            row["stages"] = stages(native, other.physics, states[0])
+        row["episodes"] = scripted_episodes(native, other, episodes)
+        row["transfer"] = [
+            transfer(folder, run, other, policy_episodes)
+            for folder, run in opened.items()
+            if run.config.env.task == task
+        ]
+        rows.append(row)
+        harness.write("fidelity", rows, path)
+    print(table(rows))
+
+
+def earlier(path: Path, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of other tasks that the same commit has written to the file."""
+    if not path.is_file():
+        return []
+    written = metrics.read_json(path)
+    if written["commit"] != provenance.commit():
+        return []
+    return [row for row in written["rows"] if row["task"] not in tasks]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for each task, backend and model; pairs are its own and the original's."""
+    header = [
+        *("task", "physics", "model", "gripper p99, m", "object p95, m", "object p99, m"),
+        *("drift at rest, m", "script moves it, m", "script lifts it", "policy succeeds"),
+    ]
+    return harness.markdown(header, [_line(row) for row in rows])
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    step, play = row["one_step"], row["episodes"]
+    travelled, lifted = (
+        [play[who][name] for who in ("other", "native")]
+        for name in ("travelled_mean", "lifted_share")
+    )
+    scores = [[score[who][_SUCCESS] for who in ("other", "native")] for score in row["transfer"]]
+    return [
+        *(row["task"], row["physics"], row["model"], _small(step["gripper"]["p99"])),
+        *(_small(step.get("object", {}).get(part)) for part in ("p95", "p99")),
+        _small(play.get("resting_drift")),
+        f"{travelled[0]:.3f}, {travelled[1]:.3f}",
+        f"{lifted[0]:.2f}, {lifted[1]:.2f}",
+        "; ".join(f"{one:.3f}, {native:.3f}" for one, native in scores) or "-",
+    ]
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+# States
+
+
+def native_states(env: her_envs.FetchEnv, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States, actions and next readings of native episodes, half of them scripted.
+
+    Returns:
+      `mjSTATE_INTEGRATION` [n, r], actions [n, 4], and positions of gripper and object [n, 6], or
+      of the gripper alone [n, 3], after the action.
+    """
+    script = scripted(env)
+
+    def play(key: jax.Array, is_scripted: jax.Array) -> Any:
+        start_key, run_key = jax.random.split(key)
+
+        def step(state: Any, key: jax.Array) -> Any:
+            script_key, random_key = jax.random.split(key)
+            random = jax.random.uniform(random_key, (4,), minval=-1.0, maxval=1.0)
+            action = jnp.where(is_scripted, script(script_key, state.obs), random)
+            later = env.step(state, action)
+            return later, (state.physics.row, action, later.obs.observation[: _sites(env)])
+
+        return jax.lax.scan(step, env.reset(start_key), jax.random.split(run_key, env.horizon))[1]
+
+    keys = jax.random.split(jax.random.key(0), count)
+    rows, actions, after = jax.jit(jax.vmap(play))(keys, jnp.arange(count) % 2 == 1)
+    flat = [np.asarray(x).reshape(-1, x.shape[-1]) for x in (rows, actions, after)]
+    return floats(flat[0]), flat[1], flat[2]
+
+
+def from_file(folder: Path, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of recorded episodes, without mocap, controls and warm start."""
+    path = folder / f"public_fetch_{task.removeprefix('Fetch').lower()}.npz"
+    if not path.is_file():
+        raise UserError(f"recorded: {path} is no file; leave the option out")
+    with np.load(path) as file:
+        qpos, qvel, state0 = file["qpos"][:, :-1], file["qvel"][:, :-1], file["state0"]
+        rows = np.repeat(state0[:, None], qpos.shape[1], axis=1)
+        rows[..., 1 : 1 + qpos.shape[-1]] = qpos
+        rows[..., 1 + qpos.shape[-1] : 1 + qpos.shape[-1] + qvel.shape[-1]] = qvel
+        after = file["observation"][:, 1:, : 6 if file["observation"].shape[-1] > 10 else 3]
+        found = rows, file["action"], after
+    return tuple(x.reshape(-1, x.shape[-1]) for x in found)  # type: ignore[return-value]
+
+
+def _sites(env: her_envs.FetchEnv) -> int:
+    """Leading numbers of an observation that are positions in the world."""
+    return 6 if env.task.has_object else 3
+
+
+# One step of 40 ms
+
+
+def one_step(
+    native: her_envs.FetchEnv,
+    other: her_envs.FetchEnv,
+    rows: np.ndarray,
+    actions: np.ndarray,
+    after: np.ndarray,
+) -> dict[str, Any]:
+    """Errors in metres after one step from states that are rebuilt from qpos and qvel alone."""
+    stock = native.physics.scene.model
+    qpos, qvel = rows[:, 1 : 1 + stock.nq], rows[:, 1 + stock.nq : 1 + stock.nq + stock.nv]
+    if other.physics.scene.model.nq != stock.nq:
+        qpos, qvel = scenes.carried_over(stock, other.physics.scene.model, qpos, qvel)
+    state = other.state_at(qpos, qvel, np.zeros((len(qpos), 3)))
+    later = jax.jit(jax.vmap(other.step))(state, jnp.asarray(actions))
+    got = np.asarray(later.obs.observation, np.float64)[:, : after.shape[-1]]
+    error = np.abs(got - after).reshape(len(got), -1, 3)
+    distance = np.linalg.norm(error, axis=-1)
+    found = {"states": len(got), "gripper": _percentiles(distance[:, 0])}
+    if native.task.has_object:
+        found["object"] = _percentiles(distance[:, 1])
+    found["dropped_contacts"] = int(np.asarray(later.dropped).sum())
+    return found
+
+
+def _percentiles(values: np.ndarray) -> dict[str, float]:
+    """Median, 95th and 99th percentile, and the largest; not finite ones count as the largest."""
+    values = np.where(np.isfinite(values), values, np.inf)
+    p50, p95, p99 = np.percentile(values, (50, 95, 99))
+    return {"median": p50, "p95": p95, "p99": p99, "largest": float(values.max())}
+
+
+# One step of 2 ms, stage by stage
+
+
+def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[str, Any]:
+    """Share of states within MuJoCo's tolerances, by stage, and errors after one MuJoCo step."""
+    expected, qpos, qvel = _in_c(native.physics.scene, rows)
+    found, other_qpos, other_qvel = physics.substep(rows)
+    agreed = {}
+    for name, (absolute, relative) in TOLERANCES.items():
+        got = found[name].astype(np.float64).reshape(len(rows), -1)
+        want = expected[name].reshape(len(rows), -1)
+        within = np.abs(got - want) <= absolute + relative * np.abs(want)
+        agreed[name] = float(within.all(axis=1).mean())
+    return {
+        "within_tolerance": agreed,
+        "qpos": _percentiles(np.abs(other_qpos - qpos).max(axis=1)),
+        "qvel": _percentiles(np.abs(other_qvel - qvel).max(axis=1)),
+        "peak_constraint_rows": int(found["nefc"].max()) if "nefc" in found else None,
+        "peak_contacts_in_c": int(expected["ncon"].max()),
+    }
+
+
+def _in_c(scene: Scene, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """What C derives from the states, and where its next step ends."""
+    model, data = scene.model, mujoco.MjData(scene.model)
+    derived: dict[str, list[Any]] = {name: [] for name in (*COMPARED, "ncon")}
+    qpos, qvel = [], []
+    for row in rows:
+        mujoco.mj_setState(model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)
+        for name in derived:
+            derived[name].append(np.copy(getattr(data, name)))
+        mujoco.mj_setState(model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_step(model, data)
+        qpos.append(data.qpos.copy())
+        qvel.append(data.qvel.copy())
+    return {name: np.stack(x) for name, x in derived.items()}, np.stack(qpos), np.stack(qvel)
+
+
+# Episodes
+
+
+def scripted_episodes(
+    native: her_envs.FetchEnv, other: her_envs.FetchEnv, count: int
+) -> dict[str, Any]:
+    """What a script does from equal held-out starts, and what doing nothing does."""
+    starts = goal_set.standard(native, count).starts
+    keys = jax.random.split(jax.random.key(1), count)
+    played, faults = {}, {}
+    for who, env in (("native", native), ("other", other)):
+        play = functools.partial(rollout.play, env, scripted(env))
+        played[who], faults[who] = jax.jit(jax.vmap(play))(starts, keys)
+    first = {who: np.asarray(e.observation[:, 0, : _sites(native)]) for who, e in played.items()}
+    found: dict[str, Any] = {
+        "episodes": count,
+        "broken_episodes": int(faults["other"].broken.sum()),
+        "dropped_contact_steps": int(faults["other"].dropped.sum()),
+        "reset_difference": float(np.abs(first["other"] - first["native"]).max()),
+    }
+    for who, episode in played.items():
+        found[who] = _summary(native, episode)
+    if native.task.has_object:
+        few = jax.tree.map(lambda x: x[: min(count, 20)], starts)
+        rest = functools.partial(evaluate.episodes, other, evaluate.no_action(other))
+        goal = np.asarray(jax.jit(rest)(few).achieved_goal, np.float64)
+        found["resting_drift"] = float(np.linalg.norm(goal - goal[:, :1], axis=-1).max())
+        found["rest_height_difference"] = float(
+            np.abs(goal[:, -1, 2] - native.physics.scene.object_height).max()
+        )
+    return found
+
+
+def _summary(env: her_envs.FetchEnv, episode: Episode) -> dict[str, float]:
+    """Success of a script at the last step, how far it moved the goal's body, how high."""
+    achieved = np.asarray(episode.achieved_goal, np.float64)
+    travelled = np.linalg.norm(achieved[:, -1, :2] - achieved[:, 0, :2], axis=-1)
+    lifted = achieved[:, :, 2].max(axis=1) - achieved[:, 0, 2]
+    return {
+        "requested_goal_success": evaluate.mean(evaluate.outcome(env, episode).success),
+        "travelled_mean": float(travelled.mean()),
+        "travelled_std": float(travelled.std()),
+        "lifted_share": float((lifted > 0.05).mean()),
+    }
+
+
+def scripted(env: her_envs.FetchEnv) -> Callable[[Any, GoalObs], jax.Array]:
+    """A script without memory: reaches, pushes, strikes or grasps and lifts towards the goal."""
+    if not env.task.has_object:
+        return lambda key, obs: _towards(obs.desired_goal - obs.achieved_goal, 0.0)
+    return _push if env.task.block_gripper else _grasp
+
+
+def _towards(offset: jax.Array, fingers: Any) -> jax.Array:
+    return jnp.append(jnp.clip(offset / 0.05, -1.0, 1.0), fingers)
+
+
+def _push(key: jax.Array, obs: GoalObs) -> jax.Array:
+    """Behind the object, then through it towards the goal until it is there."""
+    del key
+    grip, thing = obs.observation[:3], obs.achieved_goal
+    way = (obs.desired_goal - thing).at[2].set(0.0)
+    direction = way / jnp.maximum(jnp.linalg.norm(way), 1e-6)
+    behind = thing - 0.08 * direction
+    offset = (grip - behind).at[2].set(0.0)
+    lined_up = jnp.linalg.norm(offset - jnp.dot(offset, direction) * direction) < 0.02
+    ready = lined_up & (jnp.dot(offset, direction) > -0.03)
+    around = behind.at[2].set(thing[2] + jnp.where(jnp.linalg.norm(offset) > 0.03, 0.08, 0.0))
+    push = (thing + 0.02 * direction).at[2].set(thing[2])
+    done = jnp.linalg.norm(way) < 0.03
+    move = jnp.where(ready, push + way - grip, around - grip)
+    return jnp.where(done, jnp.zeros(4), _towards(move, 0.0))
+
+
+def _grasp(key: jax.Array, obs: GoalObs) -> jax.Array:
+    """Above the object, down, closed, to the goal."""
+    del key
+    offset = obs.achieved_goal - obs.observation[:3]
+    above = jnp.linalg.norm(offset[:2]) > 0.015
+    near = jnp.linalg.norm(offset) < 0.02
+    held = near & (jnp.sum(obs.observation[9:11]) < 0.06)
+    approach = _towards(offset + jnp.array([0.0, 0.0, 0.08]) * above, 1.0)
+    carry = _towards(obs.desired_goal - obs.achieved_goal, -1.0)
+    return jnp.where(held, carry, jnp.where(near, jnp.array([0.0, 0.0, 0.0, -1.0]), approach))
+
+
+# Policies
+
+
+def transfer(folder: Path, run: Any, other: her_envs.FetchEnv, count: int) -> dict[str, Any]:
+    """Success of a run's policy on equal held-out goals on both physics."""
+    _, state, _ = run.restore()
+    native = her_envs.make(run.config.env.task)
+    goals = goal_set.standard(native, count)
+    scores = {
+        who: {
+            _SUCCESS: evaluate.mean(
+                jax.jit(
+                    functools.partial(evaluate.evaluate, env, lambda _, obs: run.act(state, obs))
+                )(goals.starts).success
+            )
+        }
+        for who, env in (("native", native), ("other", other))
+    }
+    about = {"run": folder.name, "trained_on": run.config.env.physics, "episodes": count}
+    return about | scores | {"goal_set": goals.sha256, "env_steps": int(state.env_steps)}
+
+
+if __name__ == "__main__":
+    launch.guarded(lambda: tyro.cli(main))

@@ -1,0 +1,283 @@
+"""MuJoCo Warp and MJX on the CPU: few simulations, few steps, the code that accelerators run."""
+
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# MuJoCo's bindings come without type stubs, and `Breaking` delegates at run time.
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+import her_envs
+from conftest import LEARNING, fetch, hurry, same, with_
+from her_envs.fetch import model as scenes
+from her_envs.fetch import prune
+from her_envs.fetch.tasks import TASKS
+from her_envs.physics.mjx import Mjx, MjxState, over_any_batch
+from her_jax import agents, rollout, train
+from her_jax.errors import UserError
+
+COUNT = 3
+
+
+@functools.cache
+def warp(name: str, model: str = "stock", **options) -> her_envs.FetchEnv:
+    return her_envs.make(name, physics="warp", model=model, **options)
+
+
+@functools.cache
+def played(name: str, physics: str, model: str):
+    """States of COUNT environments after a reset and after each of 4 steps, the last not random."""
+    env = her_envs.make(name, physics=physics, model=model)
+    step = jax.jit(jax.vmap(env.step))
+    states = [jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), COUNT))]
+    actions = jax.random.uniform(jax.random.key(1), (4, COUNT, 4), minval=-1.0, maxval=1.0)
+    for action in actions.at[-1, :, 2].set(-1.0):
+        states.append(step(states[-1], action))
+    return states
+
+
+WORKING = [("native", "stock"), ("native", "fast"), ("native", "portable")]
+WORKING += [("warp", "stock"), ("warp", "fast")]
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("physics", "model"), WORKING)
+def test_every_backend_and_model_keeps_the_contract(name, physics, model):
+    """Starts, shapes, goals, costs and small errors against the original, of a few steps."""
+    env, reference = her_envs.make(name, physics=physics, model=model), fetch(name)
+    assert env.goal_spec == reference.goal_spec and env.cost_specs == reference.cost_specs
+    got, expected = played(name, physics, model), played(name, "native", "stock")
+    same_physics = (physics, model) == ("native", "stock")
+    for state, other in zip(got, expected, strict=True):
+        assert jax.tree.map(jnp.shape, state.obs) == jax.tree.map(jnp.shape, other.obs)
+        assert state.cost.shape == other.cost.shape and not state.dropped.any()
+        np.testing.assert_array_equal(state.obs.desired_goal, other.obs.desired_goal)
+        position = slice(0, 6 if env.task.has_object else 3)
+        error = np.abs(state.obs.observation - other.obs.observation)[:, position]
+        assert error.max() <= (0.0 if same_physics else 5e-3), error.max(axis=0)
+        assert np.median(error) <= 2e-4
+
+
+def test_pure_jax_steps_the_portable_model():
+    """The smallest model, compiled fast: compiling is what takes time here."""
+    env = her_envs.make("FetchReach", physics="jax", model="portable")
+    with hurry(True):
+        start = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), COUNT))
+        after = jax.jit(jax.vmap(env.step))(start, jnp.full((COUNT, 4), 0.5))
+    expected = jax.vmap(fetch("FetchReach").step)(
+        jax.vmap(fetch("FetchReach").reset)(jax.random.split(jax.random.key(0), COUNT)),
+        jnp.full((COUNT, 4), 0.5),
+    )
+    error = np.abs(after.obs.observation - expected.obs.observation)[:, :3]
+    assert error.max() <= 2e-3
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("model", ["stock", "fast"])
+def test_pure_jax_says_what_it_cannot_simulate(name, model):
+    with pytest.raises(UserError, match="physics: 'jax' cannot simulate this model") as refused:
+        her_envs.make(name, physics="jax", model=model)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"model": "tiny"}, "model: 'tiny' is unknown; choose one of stock, fast, portable"),
+        ({"nconmax": 0}, "nconmax: 0 is not positive"),
+        ({"njmax": -1}, "njmax: -1 is not positive"),
+        ({"graph_mode": "cuda"}, "graph_mode: 'cuda' is unknown"),
+    ],
+)
+def test_bad_options_get_one_line(options, complaint):
+    with pytest.raises(UserError, match=complaint) as refused:
+        her_envs.make("FetchReach", physics="warp", **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_warp_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs warp-lang; run: pip install"):
+        Mjx(fetch("FetchReach").physics.scene, "warp")
+
+
+def test_any_batch_shape_gives_the_same_simulations():
+    """Contacts of all simulations lie in one array; who is beside whom changes nothing."""
+    env = warp("FetchPush")
+    starts = played("FetchPush", "warp", "stock")[-2]
+    action = jnp.full((COUNT, 4), -0.3)
+    flat = jax.jit(jax.vmap(env.step))(starts, action)
+    nested = jax.jit(jax.vmap(jax.vmap(env.step)))(
+        *jax.tree.map(lambda x: x[None], (starts, action))
+    )
+    alone = jax.jit(env.step)(*jax.tree.map(lambda x: x[1], (starts, action)))
+    for one, many, single in zip(*map(jax.tree.leaves, (flat, nested, alone)), strict=True):
+        np.testing.assert_array_equal(one, many[0])
+        np.testing.assert_array_equal(one[1], single)
+
+
+def test_lifted_twice_a_function_sees_all_elements_at_once():
+    seen = []
+
+    def many(x, y):
+        seen.append(x.shape)
+        return x + y
+
+    lifted = over_any_batch(many)
+    total = jax.vmap(jax.vmap(lifted, in_axes=(0, None)))(jnp.arange(6.0).reshape(2, 3), 1.0)
+    np.testing.assert_array_equal(total, [[1, 2, 3], [4, 5, 6]])
+    assert seen[-1] == (6,)
+    assert float(lifted(jnp.asarray(1.0), jnp.asarray(2.0))) == 3.0
+
+
+def test_what_has_no_room_is_reported_and_not_silent():
+    cramped = warp("FetchPush", njmax=8)
+    state = jax.jit(jax.vmap(cramped.reset))(jax.random.split(jax.random.key(0), COUNT))
+    after = jax.jit(jax.vmap(cramped.step))(state, jnp.zeros((COUNT, 4)))
+    assert after.dropped.all()
+    assert not played("FetchPush", "warp", "stock")[-1].dropped.any()
+
+
+def test_a_broken_simulation_says_so_once_and_starts_anew():
+    env = warp("FetchPush")
+    states = played("FetchPush", "warp", "stock")[-2]
+    speed = states.physics.qvel.at[1].set(jnp.nan)
+    broken = states.replace(physics=states.physics.replace(qvel=speed))
+    step = jax.jit(jax.vmap(env.step))
+    after = step(broken, jnp.zeros((COUNT, 4)))
+    assert np.isnan(after.obs.observation[1]).all()
+    intact = step(states, jnp.zeros((COUNT, 4)))
+    for i in (0, 2):
+        np.testing.assert_array_equal(after.obs.observation[i], intact.obs.observation[i])
+    assert same(jax.tree.map(lambda x: x[1], after.physics), env.physics._start)
+    later = step(after, jnp.zeros((COUNT, 4)))
+    assert np.isfinite(later.obs.observation[1]).all()
+
+
+class Breaking:
+    """The toy, but the simulation of every second goal breaks in the middle of an episode."""
+
+    def __init__(self, env, share=0.5):
+        self._env, self._share = env, share
+
+    def __getattr__(self, name):
+        return getattr(self._env, name)
+
+    def step(self, state, action):
+        state = self._env.step(state, action)
+        bad = state.obs.desired_goal[0] < 0 if self._share < 1 else True
+        position = jnp.where(bad, jnp.nan, state.obs.achieved_goal)
+        return state.replace(obs=state.obs._replace(observation=position, achieved_goal=position))
+
+
+def test_a_broken_episode_never_enters_the_buffer(toy):
+    env, config = Breaking(toy), with_(LEARNING, updates_per_cycle=1, num_envs=8, capacity=32)
+    agent = agents.make(config.agent, env)
+    state = train.init(env, agent, config, jax.random.key(0))
+    state, metrics, _ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
+    stored = state.buffer.episodes.desired_goal[:8]
+    assert 0 < float(metrics["broken_episodes"]) < 1
+    assert (np.asarray(stored[:, 0]) >= 0).all()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.buffer.episodes))
+    assert np.isfinite(state.normalizer.mean["observation"]).all()
+    assert int(state.env_steps) == 8 * toy.horizon
+
+
+def test_intact_episodes_are_left_as_they_are(toy):
+    policy = functools.partial(lambda key, obs: jax.random.uniform(key, (2,)))
+    starts = jax.vmap(toy.draw)(jax.random.split(jax.random.key(0), 4))
+    keys = jax.random.split(jax.random.key(1), 4)
+    episodes, faults = jax.vmap(lambda s, k: rollout.play(toy, policy, s, k))(starts, keys)
+    assert not faults.broken.any() and not faults.dropped.any()
+    assert same(rollout.without_broken(episodes, faults.broken), episodes)
+
+
+def test_an_epoch_makes_no_transfer():
+    """On a GPU every transfer would be a wait; the guard knows them on a CPU too."""
+    env = warp("FetchReach")
+    config = with_(LEARNING, num_envs=2, updates_per_cycle=1, cycles_per_epoch=1, capacity=4)
+    agent = agents.make(config.agent, env)
+    init = jax.jit(functools.partial(train.init, env, agent, config))
+    run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
+    state = init(jax.random.key(0))
+    compiled = run_epoch.lower(state).compile()
+    with jax.transfer_guard("disallow"):
+        state, metrics, _ = compiled(state)
+        jax.block_until_ready((state, metrics))
+    assert int(state.env_steps) == 2 * env.horizon and int(state.buffer.size) == 2
+    assert float(metrics["broken_episodes"]) == float(metrics["dropped_contact_steps"]) == 0
+
+
+def test_states_are_restored():
+    """What a reset gives is what its joint positions and velocities give."""
+    env, state = warp("FetchSlide"), played("FetchSlide", "warp", "stock")[0]
+    qpos = env.physics.qpos(state.physics)
+    assert qpos.shape == (COUNT, 22) and qpos.dtype == np.float64
+    again = env.state_at(qpos, np.asarray(state.physics.qvel), state.obs.desired_goal)
+    np.testing.assert_allclose(again.obs.observation, state.obs.observation, atol=1e-6)
+    for wrong in (qpos[:, :5], qpos[:2]):
+        with pytest.raises(UserError, match="qpos, qvel: shapes"):
+            env.state_at(wrong, np.asarray(state.physics.qvel), state.obs.desired_goal)
+
+
+def test_state_is_small():
+    """What is carried from step to step is what is integrated, not what is derived from it."""
+    state = played("FetchPush", "warp", "stock")[0].physics
+    assert isinstance(state, MjxState)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // COUNT < 400
+    assert 2e4 < warp("FetchPush").bytes_per_env < 1e6 and fetch("FetchPush").bytes_per_env == 0
+
+
+# The pruned models
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("variant", ["fast", "portable"])
+def test_pruned_models_are_smaller_and_start_where_the_original_does(name, variant):
+    stock, pruned = (scenes.scene(TASKS[name], v) for v in ("stock", variant))
+    assert pruned.model.nv == stock.model.nv - len(prune.WELDED)
+    assert pruned.model.nbody < stock.model.nbody / 2
+    assert pruned.model.npair == len(prune.pairs(TASKS[name]))
+    assert (pruned.model.geom_contype == 0).all() and (pruned.model.geom_conaffinity == 0).all()
+    poses = []
+    for scene in (stock, pruned):
+        data = mujoco.MjData(scene.model)
+        mujoco.mj_setState(scene.model, data, scene.row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(scene.model, data)
+        poses.append([data.site(scene.gripper_site).xpos, data.body(scene.gripper_body).xquat])
+    for a, b in zip(*poses, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+    for name_ in ("robot0:gripper_link", "robot0:r_gripper_finger_link"):
+        assert pruned.model.body(name_).mass == pytest.approx(stock.model.body(name_).mass)
+
+
+def test_pairs_touch_as_the_stock_geoms_would():
+    """Friction, stiffness and dimension of a pair are those that MuJoCo mixes from the geoms."""
+    stock, fast = (scenes.scene(TASKS["FetchPush"], v).model for v in ("stock", "fast"))
+    finger, block = stock.geom("robot0:r_gripper_finger_link"), stock.geom("object0")
+    pair = next(
+        i
+        for i in range(fast.npair)
+        if {int(fast.pair_geom1[i]), int(fast.pair_geom2[i])}
+        == {fast.geom("robot0:r_gripper_finger_link").id, fast.geom("object0").id}
+    )
+    assert fast.pair_dim[pair] == max(finger.condim[0], block.condim[0])
+    np.testing.assert_allclose(
+        fast.pair_friction[pair][[0, 2, 3]], np.maximum(finger.friction, block.friction)
+    )
+    np.testing.assert_allclose(fast.pair_solref[pair], (finger.solref + block.solref) / 2)
+
+
+def test_the_prism_is_as_heavy_and_high_as_the_puck():
+    stock, portable = (scenes.scene(TASKS["FetchSlide"], v).model for v in ("stock", "portable"))
+    assert portable.body("object0").mass == pytest.approx(stock.body("object0").mass)
+    assert int(portable.geom("object0").type[0]) == int(mujoco.mjtGeom.mjGEOM_MESH)
+    np.testing.assert_allclose(
+        portable.body("object0").inertia, stock.body("object0").inertia, rtol=0.06
+    )
