@@ -28,8 +28,16 @@ Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Which run a notebook is about, and where a script leaves its figures."""
+class Figures:
+    """Where a script leaves its figures."""
+
+    figures: Path = Path("runs/figures")
+    """Folder where a script saves its figures; a notebook shows them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Figures):
+    """Which run a notebook is about."""
 
     task: str = "fetch-reach"
     """Task that is trained live, with its preset `tuned`."""
@@ -41,11 +49,9 @@ class Options:
     """Folder of the live run; default a temporary one."""
     run: Path | None = None
     """Folder of a run to look at; nothing is trained then."""
-    figures: Path = Path("runs/figures")
-    """Folder where a script saves its figures; a notebook shows them."""
 
 
-Chosen = TypeVar("Chosen", bound=Options)
+Chosen = TypeVar("Chosen", bound=Figures)
 
 
 def options(kind: type[Chosen]) -> Chosen:
@@ -89,7 +95,7 @@ def trained(chosen: Options) -> tuple[Run, TrainState]:
     return run, state
 
 
-def show(figure: Figure, name: str, chosen: Options) -> None:
+def show(figure: Figure, name: str, chosen: Figures) -> None:
     """Shows a figure in Jupyter; a script saves it as NAME.png."""
     if in_jupyter():
         plt.show()

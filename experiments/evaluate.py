@@ -1,4 +1,4 @@
-"""Scores a trained policy: `python experiments/evaluate.py RUN [--episodes N] [--goals FILE]`.
+"""Scores a trained policy: `python experiments/evaluate.py RUN [--episodes N] [--physics P] ...`.
 
 Success is measured on held-out requested goals, without exploration noise, at the tolerance the
 run was trained with; the printed JSON says which, what doing nothing scores on the same goals, and
@@ -24,6 +24,7 @@ def main(
     run: Annotated[Path, tyro.conf.Positional],
     episodes: int | None = None,
     goals: Path | None = None,
+    physics: str | None = None,
 ) -> None:
     """Evaluate the latest checkpoint of a run.
 
@@ -31,11 +32,13 @@ def main(
       run: Run folder.
       episodes: Number of held-out goals, the first ones of the set; default all of the set.
       goals: CSV that draw_goals.py wrote; default the task's own held-out set.
+      physics: Backend to score on, e.g. "warp", to see whether the policy transfers; default what
+        the run was scored on, "native" unless it was changed.
     """
     if episodes is not None and episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
-    opened = launch.open_run(run)
-    env = opened.env
+    opened = launch.open_run(run, physics)
+    env = opened.judge
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
     epoch, state, _ = opened.restore()
     opened.require_disjoint(held_out, state)

@@ -113,13 +113,21 @@ def load_plugin(path: str) -> None:
     _plugins.add(text)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, scored_on: str | None = None) -> Run:
     """The run that lives in `folder`.
+
+    Args:
+      folder: of the run.
+      scored_on: physics to measure success on; the run's own by default.
 
     Raises:
       UserError: if it is not a run folder.
     """
-    return bind(read_config(folder), folder)
+    config = read_config(folder)
+    if scored_on is not None:
+        env = dataclasses.replace(config.env, scored_on=scored_on)
+        config = dataclasses.replace(config, env=env)
+    return bind(config, folder)
 
 
 def report(values: dict[str, Any]) -> None:

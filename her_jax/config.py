@@ -460,7 +460,7 @@ class Config:
             for part, values in self.to_dict().items()
             if isinstance(values, dict)
             for name, value in values.items()
-            if name not in ("num_threads", "env_steps", "eval_episodes", "checkpoint_period")
+            if name not in _CHANGEABLE
         }
 
     @classmethod
@@ -489,6 +489,13 @@ class Config:
             raise UserError(
                 f"config: {error} does not fit this version; retrain, or check out the run's commit"
             ) from error
+
+
+_CHANGEABLE = (
+    *("env_steps", "eval_episodes", "checkpoint_period"),
+    *("scored_on", "num_threads", "nconmax", "njmax", "graph_mode"),
+)
+"""Settings that a run may be resumed with others of."""
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

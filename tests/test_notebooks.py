@@ -21,7 +21,9 @@ NOTEBOOKS = REPO / "experiments" / "notebooks"
 FIGURES = {
     "learning_curves": {"learning_curves.png"},
     "inside_the_buffer": {"goals.png", "rewards.png", "drift.png"},
+    "throughput": {"throughput.png"},
 }
+LIVE_ON_TINY = ("--task", "FetchReach", "--num-envs", "1", "2", "--steps", "2")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,8 @@ def test_every_notebook_is_tested():
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_notebooks_run_as_scripts(name, live, tmp_path):
-    done = notebook(name, "--run", str(live), "--figures", "figures", folder=tmp_path)
+    small = LIVE_ON_TINY if name == "throughput" else ("--run", str(live))
+    done = notebook(name, *small, "--figures", "figures", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "figures").iterdir()} == FIGURES[name]
     for path in (tmp_path / "figures").iterdir():

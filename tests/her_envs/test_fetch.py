@@ -204,7 +204,7 @@ def test_named_variants_leave_parity():
     ("arguments", "message"),
     [
         ({"name": "FetchPull"}, "environment: 'FetchPull' is unknown; choose one of FetchReach"),
-        ({"physics": "bullet"}, "physics: 'bullet' is unknown; choose one of native"),
+        ({"physics": "bullet"}, "physics: 'bullet' is unknown; choose one of native, warp, jax"),
         ({"tolerance": "wide"}, "tolerance: 'wide' is unknown; choose one of v4"),
         ({"reward": "shaped"}, "reward: 'shaped' is unknown; choose one of sparse"),
         ({"num_threads": -1}, "num_threads: -1 is negative"),
