@@ -73,6 +73,7 @@ def main(
     runs: tuple[Path, ...] = (),
     policy_episodes: int = 200,
     recorded: Path | None = None,
+    table: bool = False,
     smoke: bool = False,
     out: Path | None = None,
 ) -> None:
@@ -88,9 +89,13 @@ def main(
       policy_episodes: Held-out goals of a policy.
       recorded: Folder of recorded episodes of the original (public_fetch_TASK.npz), to step their
         states instead of those of native episodes.
+      table: Print the table of all committed results, and measure nothing.
       smoke: A tiny run that only shows that everything works.
       out: Results file.
     """
+    if table:
+        print(markdown(committed()))
+        return
     if smoke:
         tasks, native_episodes, episodes, policy_episodes = tasks[:1], 2, 2, 2
     path = out or harness.RESULTS / f"fidelity-{physics}-{model}.json"
@@ -111,7 +116,7 @@ def main(
         ]
         rows.append(row)
         harness.write("fidelity", rows, path)
-    print(table(rows))
+    print(markdown(rows))
 
 
 def earlier(path: Path, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -124,7 +129,15 @@ def earlier(path: Path, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
     return [row for row in written["rows"] if row["task"] not in tasks]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def committed() -> list[dict[str, Any]]:
+    """Rows of all results files, those of the stock model first."""
+    files = sorted(
+        harness.RESULTS.glob("fidelity-*.json"), key=lambda p: ("stock" not in p.stem, p)
+    )
+    return [row for path in files for row in metrics.read_json(path)["rows"]]
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line for each task, backend and model; pairs are its own and the original's."""
     header = [
         *("task", "physics", "model", "gripper p99, m", "object p95, m", "object p99, m"),

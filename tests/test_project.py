@@ -12,6 +12,7 @@ import sys
 import pytest
 
 import env_throughput
+import fidelity
 import her_envs
 import launch
 import plot
@@ -167,6 +168,7 @@ def test_tables_of_the_readme_are_the_measured_ones():
     replayed = json.loads((results / "replay.json").read_text())["rows"]
     assert table.table(table.committed()) in readme
     assert env_throughput.table(throughput) in readme
+    assert fidelity.markdown(fidelity.committed()) in readme
     assert replay.ring_table(replayed) in readme
     assert replay.update_table(replayed) in readme
     together = json.loads((results / "sweeping.json").read_text())["rows"]

@@ -116,6 +116,25 @@ def test_bits_are_flipped_from_the_command_line(trained):
     assert verified["verified"]
 
 
+def test_what_one_physics_trained_another_scores(trained):
+    """Trained on Warp, success is the native one unless another physics is asked for."""
+    words = ["fetch-reach", "--physics", "warp", "--out", "warped", "--no-video", *TINY]
+    printed = shell("train", *words, folder=trained)
+    assert "memory: goal buffer" in printed and "2 simulations of" in printed
+    summary = json.loads((trained / "warped" / "summary.json").read_text())
+    assert (summary["physics"], summary["scored_on"]) == ("warp", "native")
+    assert (
+        json.loads((trained / "warped" / "audit.json").read_text())["evaluation"]["physics"]
+        == "native"
+    )
+    (line, *_) = (trained / "warped" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["broken_episodes"] == json.loads(line)["dropped_contact_steps"] == 0
+    told = json.loads(
+        script("evaluate", "warped", "--episodes", "4", "--physics", "warp", folder=trained)
+    )
+    assert told["evaluation"]["physics"] == "warp" and told["evaluation"]["episodes"] == 4
+
+
 def test_train_leaves_everything_in_the_run_folder(trained):
     run = trained / "run"
     names = {path.name for path in run.iterdir()}
@@ -258,7 +277,10 @@ def test_render_and_plot(trained):
         ("search fetch-push --out run/config.json", "out: run/config.json is no study"),
         ("train fetch-push --k -1", "k: -1.0"),
         ("train fetch-push --num-envs 7", "capacity: "),
-        ("train fetch-push --physics mujoco", "physics: 'mujoco' is unknown; choose one of native"),
+        (
+            "train fetch-push --physics mujoco",
+            "physics: 'mujoco' is unknown; choose one of native, warp",
+        ),
         ("train fetch-push --task FetchReach", "task: 'fetch-push' and --task 'FetchReach'"),
         ("train fetch-reach --tolerance her2017", "tolerance: 'her2017' is not defined"),
         ("train fetch-push --preset best", "preset: 'best' is unknown; choose one of tuned"),

@@ -64,7 +64,7 @@ def prune(
     _table(spec).name = TABLE
     if portable and task.has_object and task.block_gripper:
         _puck_as_prism(spec)
-    _allow_pairs(spec, task, portable)
+    _allow_pairs(spec, task, stock, portable)
     # Fixed children, cameras among them, become part of their parents: a shallower tree.
     spec.compiler.fusestatic = True
 
@@ -120,16 +120,35 @@ def _puck_as_prism(spec: mujoco.MjSpec) -> None:
     puck.mass = mass
 
 
-def _allow_pairs(spec: mujoco.MjSpec, task: FetchTask, portable: bool) -> None:
-    """Collisions only between `pairs`, with the parameters that the stock geoms would give them."""
+def _allow_pairs(
+    spec: mujoco.MjSpec, task: FetchTask, stock: mujoco.MjModel, portable: bool
+) -> None:
+    """Collisions only between `pairs`, with the parameters that MuJoCo mixes from the stock geoms.
+
+    A pair does not take them from its geoms by itself. The stock geoms have equal priorities and
+    weights: dimension, friction and margin are the larger ones, solver parameters the means.
+    """
     for geom in spec.geoms:
         geom.contype = geom.conaffinity = 0
     for exclude in list(spec.excludes):
         spec.delete(exclude)
-    for one, other in pairs(task):
-        pair = spec.add_pair(geomname1=one, geomname2=other)
-        if portable:  # margins of convex meshes are not implemented
-            pair.margin = pair.gap = 0.0
+    for names in pairs(task):
+        one, other = (_stock_geom(stock, name) for name in names)
+        pair = spec.add_pair(geomname1=names[0], geomname2=names[1])
+        pair.condim = max(stock.geom_condim[one], stock.geom_condim[other])
+        slide, spin, roll = np.maximum(stock.geom_friction[one], stock.geom_friction[other])
+        pair.friction = [slide, slide, spin, roll, roll]
+        pair.solref = (stock.geom_solref[one] + stock.geom_solref[other]) / 2
+        pair.solimp = (stock.geom_solimp[one] + stock.geom_solimp[other]) / 2
+        if not portable:  # margins of convex meshes are not implemented
+            pair.margin = max(stock.geom_margin[one], stock.geom_margin[other])
+
+
+def _stock_geom(stock: mujoco.MjModel, name: str) -> int:
+    """The geom of the stock model that a name of `pairs` stands for."""
+    if name == TABLE:
+        return int(stock.body(_TABLE_BODY).geomadr[0])
+    return stock.geom(_PALM_MESH if name == PALM else name).id
 
 
 def _table(spec: mujoco.MjSpec) -> mujoco.MjsGeom:
