@@ -116,6 +116,7 @@ def test_bits_are_flipped_from_the_command_line(trained):
     assert verified["verified"]
 
 
+@pytest.mark.slow
 def test_what_one_physics_trained_another_scores(trained):
     """Trained on Warp, success is the native one unless another physics is asked for."""
     words = ["fetch-reach", "--physics", "warp", "--out", "warped", "--no-video", *TINY]

@@ -19,6 +19,7 @@ from her_envs.fetch import model as scenes
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import TASKS
 from her_envs.physics.mjx import Mjx, MjxState, over_any_batch
+from her_envs.physics.native import floats
 from her_jax import agents, rollout, train
 from her_jax.errors import UserError
 
@@ -26,31 +27,47 @@ COUNT = 3
 
 
 @functools.cache
-def warp(name: str, model: str = "stock", **options) -> her_envs.FetchEnv:
-    return her_envs.make(name, physics="warp", model=model, **options)
+def made(name: str, physics: str, model: str) -> her_envs.FetchEnv:
+    return her_envs.make(name, physics=physics, model=model)
+
+
+def warp(name: str) -> her_envs.FetchEnv:
+    return made(name, "warp", "stock")
 
 
 @functools.cache
-def played(name: str, physics: str, model: str):
-    """States of COUNT environments after a reset and after each of 4 steps, the last not random."""
-    env = her_envs.make(name, physics=physics, model=model)
-    step = jax.jit(jax.vmap(env.step))
-    states = [jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), COUNT))]
-    actions = jax.random.uniform(jax.random.key(1), (4, COUNT, 4), minval=-1.0, maxval=1.0)
+def stepping(name: str, physics: str = "warp", model: str = "stock"):
+    return jax.jit(jax.vmap(made(name, physics, model).step))
+
+
+@functools.cache
+def played(name: str, physics: str = "warp", model: str = "stock"):
+    """States of COUNT environments after a reset and after each of 3 steps, the last downwards."""
+    reset = jax.jit(jax.vmap(made(name, physics, model).reset))
+    states = [reset(jax.random.split(jax.random.key(0), COUNT))]
+    actions = jax.random.uniform(jax.random.key(1), (3, COUNT, 4), minval=-1.0, maxval=1.0)
     for action in actions.at[-1, :, 2].set(-1.0):
-        states.append(step(states[-1], action))
+        states.append(stepping(name, physics, model)(states[-1], action))
     return states
 
 
-WORKING = [("native", "stock"), ("native", "fast"), ("native", "portable")]
-WORKING += [("warp", "stock"), ("warp", "fast")]
+NATIVE = [(name, "native", model) for name in TASKS for model in scenes.VARIANTS]
+WARP = [(name, "warp", "stock") for name in TASKS] + [("FetchPush", "warp", "fast")]
+LONG = [(name, "warp", model) for name in TASKS for model in ("fast", "portable")]
+LONG += [(name, "jax", "portable") for name in TASKS]
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize(("physics", "model"), WORKING)
+@pytest.mark.parametrize(
+    ("name", "physics", "model"),
+    [
+        *NATIVE,
+        *WARP,
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG if each not in WARP),
+    ],
+)
 def test_every_backend_and_model_keeps_the_contract(name, physics, model):
     """Starts, shapes, goals, costs and small errors against the original, of a few steps."""
-    env, reference = her_envs.make(name, physics=physics, model=model), fetch(name)
+    env, reference = made(name, physics, model), fetch(name)
     assert env.goal_spec == reference.goal_spec and env.cost_specs == reference.cost_specs
     got, expected = played(name, physics, model), played(name, "native", "stock")
     same_physics = (physics, model) == ("native", "stock")
@@ -64,19 +81,35 @@ def test_every_backend_and_model_keeps_the_contract(name, physics, model):
         assert np.median(error) <= 2e-4
 
 
-def test_pure_jax_steps_the_portable_model():
-    """The smallest model; compiling it takes a minute and a half."""
-    env, reference = (
-        her_envs.make("FetchReach", physics="jax", model="portable"),
-        fetch("FetchReach"),
+def test_pure_jax_resets_the_portable_model():
+    """Its forward dynamics, contacts included; a step, which takes minutes to compile, is slow."""
+    starts = [
+        jax.jit(jax.vmap(made("FetchPush", physics, "portable").reset))(
+            jax.random.split(jax.random.key(0), COUNT)
+        )
+        for physics in ("jax", "native")
+    ]
+    got, expected = (np.asarray(start.obs.observation) for start in starts)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_one_substep_agrees_with_c():
+    """Stage by stage, from whole states with contact; the first stages are well-conditioned."""
+    scene = fetch("FetchPush").physics.scene
+    rows = floats(
+        np.asarray(jnp.stack([s.physics.row for s in played("FetchPush", "native", "stock")]))
     )
-    keys, action = jax.random.split(jax.random.key(0), COUNT), jnp.full((COUNT, 4), 0.5)
-    after, expected = (
-        jax.jit(jax.vmap(each.step))(jax.jit(jax.vmap(each.reset))(keys), action)
-        for each in (env, reference)
-    )
-    error = np.abs(after.obs.observation - expected.obs.observation)[:, :3]
-    assert error.max() <= 2e-3
+    rows = rows.reshape(-1, scene.row.size)
+    found, qpos, qvel = warp("FetchPush").physics.substep(rows)
+    data = mujoco.MjData(scene.model)
+    for i, row in enumerate(rows):
+        mujoco.mj_setState(scene.model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_step(scene.model, data)
+        for name in ("xpos", "site_xpos", "qfrc_bias"):
+            np.testing.assert_allclose(found[name][i], getattr(data, name), rtol=1e-3, atol=1e-3)
+        assert found["nefc"][i] >= 6  # the weld's
+        assert np.abs(qpos[i] - data.qpos).max() < 1e-3
+        assert np.abs(qvel[i] - data.qvel).max() < 0.5
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -112,9 +145,9 @@ def test_without_warp_the_remedy_is_named(monkeypatch):
 def test_any_batch_shape_gives_the_same_simulations():
     """Contacts of all simulations lie in one array; who is beside whom changes nothing."""
     env = warp("FetchPush")
-    starts = played("FetchPush", "warp", "stock")[-2]
+    starts = played("FetchPush")[-2]
     action = jnp.full((COUNT, 4), -0.3)
-    flat = jax.jit(jax.vmap(env.step))(starts, action)
+    flat = stepping("FetchPush")(starts, action)
     nested = jax.jit(jax.vmap(jax.vmap(env.step)))(
         *jax.tree.map(lambda x: x[None], (starts, action))
     )
@@ -140,19 +173,19 @@ def test_lifted_twice_a_function_sees_all_elements_at_once():
 
 
 def test_what_has_no_room_is_reported_and_not_silent():
-    cramped = warp("FetchPush", njmax=8)
+    cramped = her_envs.make("FetchReach", physics="warp", njmax=4)
     state = jax.jit(jax.vmap(cramped.reset))(jax.random.split(jax.random.key(0), COUNT))
     after = jax.jit(jax.vmap(cramped.step))(state, jnp.zeros((COUNT, 4)))
     assert after.dropped.all()
-    assert not played("FetchPush", "warp", "stock")[-1].dropped.any()
+    assert not played("FetchPush")[-1].dropped.any()
 
 
 def test_a_broken_simulation_says_so_once_and_starts_anew():
     env = warp("FetchPush")
-    states = played("FetchPush", "warp", "stock")[-2]
+    states = played("FetchPush")[-2]
     speed = states.physics.qvel.at[1].set(jnp.nan)
     broken = states.replace(physics=states.physics.replace(qvel=speed))
-    step = jax.jit(jax.vmap(env.step))
+    step = stepping("FetchPush")
     after = step(broken, jnp.zeros((COUNT, 4)))
     assert np.isnan(after.obs.observation[1]).all()
     intact = step(states, jnp.zeros((COUNT, 4)))
@@ -219,7 +252,7 @@ def test_an_epoch_makes_no_transfer():
 
 def test_states_are_restored():
     """What a reset gives is what its joint positions and velocities give."""
-    env, state = warp("FetchSlide"), played("FetchSlide", "warp", "stock")[0]
+    env, state = warp("FetchSlide"), played("FetchSlide")[0]
     qpos = env.physics.qpos(state.physics)
     assert qpos.shape == (COUNT, 22) and qpos.dtype == np.float64
     again = env.state_at(qpos, np.asarray(state.physics.qvel), state.obs.desired_goal)
@@ -231,7 +264,7 @@ def test_states_are_restored():
 
 def test_state_is_small():
     """What is carried from step to step is what is integrated, not what is derived from it."""
-    state = played("FetchPush", "warp", "stock")[0].physics
+    state = played("FetchPush")[0].physics
     assert isinstance(state, MjxState)
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // COUNT < 400
     assert 2e4 < warp("FetchPush").bytes_per_env < 1e6 and fetch("FetchPush").bytes_per_env == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from conftest import SILENT, same, with_
 from her_jax import checkpoint, goal_set, metrics, runner
 from her_jax.errors import UserError
 from her_jax.runner import Run
+from toy import PointEnv
 
 
 def run(env, config, folder) -> Run:
@@ -222,3 +224,32 @@ def test_progress_names_the_tolerance_and_the_floor(toy, config, tmp_path):
     assert "... " in text
     assert "position within 0.1 m" in text and "doing nothing scores 0.000" in text
     assert "960 steps" in text
+
+
+def test_success_is_measured_where_the_judge_says(toy, config, tmp_path):
+    """Training plays in one environment, evaluation, floor and audit in another."""
+
+    class Still(PointEnv):
+        """Nothing ever moves."""
+
+        def step(self, state, action):
+            return super().step(state, jnp.zeros_like(action))
+
+    config = with_(config, env_steps=240)
+    judged = Run(toy, config, tmp_path / "r", SILENT, Still())
+    state, summary = judged.start()
+    stored = np.asarray(state.buffer.episodes.achieved_goal)[: int(state.buffer.size)]
+    assert np.abs(stored[:, -1]).max() > 0  # in training things move
+    assert summary["costs"]["speed"]["episode_sum"] == 0  # where it is judged they do not
+    goals = goal_set.standard(toy, config.train.eval_episodes)
+    assert (judged.evaluate(state, goals.starts).distance > 0.79).all()
+
+
+def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(config, tmp_path):
+    greedy = PointEnv(bytes_per_env=10**12)
+    with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):
+        run(greedy, config, tmp_path / "r")
+    assert "4 simulations of 1 kB: 0.00 GB" in runner.memory_plan(
+        PointEnv(bytes_per_env=1000), config
+    )
+    assert "simulations" not in runner.memory_plan(PointEnv(), config)

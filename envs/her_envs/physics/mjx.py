@@ -69,7 +69,9 @@ class MjxState(struct.PyTreeNode):
     Attributes:
       qpos: [..., nq], metres and radians.
       qvel: [..., nv], per second.
-      warmstart: [..., nv], accelerations from which the solver starts.
+      warmstart: [..., nv], accelerations from which the solver starts: those of the last MuJoCo
+        step, 0 after a reset. C also takes them from a reset's forward dynamics; the solver
+        converges either way.
       gripper_pose: [..., 7], position and quaternion of the gripper body at the last kinematics
         call, which the next mocap target starts from (in PickAndPlace one substep ago, as in the
         original).
@@ -219,7 +221,7 @@ class Mjx:
     def _forward_many(self, states: MjxState) -> tuple[MjxState, Readings]:
         """Derives everything from positions and velocities, as after a reset.
 
-        The mocap body is where the model has it, and the warm start is the original reset's.
+        The mocap body is where the model has it.
         """
         blank = self._blank(len(states.qpos))
 
