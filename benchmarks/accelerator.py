@@ -3,9 +3,10 @@
     python benchmarks/accelerator.py [--budget-s 540] [--smoke] [--out FILE]
 
 In this order, each part only while there is time left, and every result written to one JSON file as
-soon as it is there, so that a time-out loses nothing: versions and memory, throughput and memory by
-number of worlds, graph modes, the short fidelity report, FetchPush from scratch to 0.9, throughput
-of the other tasks. A part that fails leaves its error in the file and the next one runs.
+soon as it is there, so that a time-out loses nothing: memory, throughput by number of worlds, the
+short fidelity report, FetchPush from scratch to 0.9, graph modes, throughput of the other tasks. No
+part begins after the budget; one that has begun ends. A part that fails, because it does not fit or
+otherwise, leaves its error in the file and the next one runs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import her_envs
 import presets
 
 WORLDS = (1024, 4096, 8192, 16384, 32768)
-"""Numbers of environments whose throughput is measured, while they fit."""
+"""Numbers of environments whose throughput is measured."""
 
 
 @dataclasses.dataclass

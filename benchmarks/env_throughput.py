@@ -218,6 +218,7 @@ def bare_warp(task: str, count: int, steps: int) -> Callable[[], Any]:
     mujoco.mj_forward(scene.model, data)
     gripper = scene.model.body(scene.gripper_body).id
     data.mocap_pos[0], data.mocap_quat[0] = data.xpos[gripper], data.xquat[gripper]
+    scene.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)  # as `warp` here
     model = mujoco_warp.put_model(scene.model)
     worlds = mujoco_warp.put_data(
         scene.model, data, nworld=count, naconmax=count * NCONMAX, njmax=NJMAX

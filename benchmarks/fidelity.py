@@ -260,11 +260,12 @@ def _positions(states: Any, env: her_envs.FetchEnv) -> np.ndarray:
     return seen.reshape(len(seen), -1, 3)
 
 
-def _percentiles(values: np.ndarray) -> dict[str, float]:
-    """Median, 95th and 99th percentile, and the largest; not finite ones count as the largest."""
-    values = np.where(np.isfinite(values), values, np.inf)
-    p50, p95, p99 = np.percentile(values, (50, 95, 99))
-    return {"median": p50, "p95": p95, "p99": p99, "largest": float(values.max())}
+def _percentiles(values: np.ndarray) -> dict[str, Any]:
+    """Median, 95th and 99th percentile, and the largest, of those that are finite."""
+    finite = values[np.isfinite(values)]
+    p50, p95, p99 = np.percentile(finite, (50, 95, 99)).tolist()
+    found = {"median": p50, "p95": p95, "p99": p99, "largest": float(finite.max())}
+    return found | {"not_finite": len(values) - len(finite)}
 
 
 # One step of 2 ms, stage by stage

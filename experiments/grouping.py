@@ -91,7 +91,10 @@ def settings(config: Config) -> dict[str, Any]:
         for name, value in config.lasting().items()
     }
     del lasting["seed"]
-    return lasting | {"eval_episodes": config.train.eval_episodes}
+    return lasting | {
+        "eval_episodes": config.train.eval_episodes,
+        "scored_on": config.env.scored_on,
+    }
 
 
 def panels(groups: Sequence[Seeds]) -> dict[str, list[Seeds]]:

@@ -45,7 +45,14 @@ def bind(config: Config, folder: Path) -> Run:
 
 
 def make_envs(settings: EnvConfig) -> tuple[GoalEnv, GoalEnv]:
-    """The environment to train in, and the one that scores: physics `scored_on`, stock model."""
+    """The environment to train in, and the one that scores: physics `scored_on`, stock model.
+
+    Raises:
+      UserError: if a setting is unknown.
+    """
+    if settings.scored_on not in her_envs.PHYSICS:
+        known = ", ".join(her_envs.PHYSICS)
+        raise UserError(f"scored_on: {settings.scored_on!r} is unknown; choose one of {known}")
     env = make_env(settings)
     judging = dataclasses.replace(settings, physics=settings.scored_on, model="stock")
     return env, env if judging == settings else make_env(judging)

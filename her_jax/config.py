@@ -495,7 +495,7 @@ _CHANGEABLE = (
     *("env_steps", "eval_episodes", "checkpoint_period"),
     *("scored_on", "num_threads", "nconmax", "njmax", "graph_mode"),
 )
-"""Settings that a run may be resumed with others of."""
+"""Settings that do not change what a checkpoint is: it may be read with others."""
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Outcome(NamedTuple):
       reward_sum: float32 [E], the objective: rewards of the requested goal, summed over steps.
       cost_sum: float32 [E, K], costs summed over steps.
       cost_max: float32 [E, K], costs of the worst step.
+      broken: bool [E], whether the simulation broke; such an episode fails, and its distance,
+        reward and costs are not a number.
     """
 
     success: jax.Array
@@ -36,12 +38,11 @@ class Outcome(NamedTuple):
     reward_sum: jax.Array
     cost_sum: jax.Array
     cost_max: jax.Array
+    broken: jax.Array
 
 
 def episodes(env: GoalEnv, policy: Policy, starts: Any, key: Key | None = None) -> Episode:
     """Plays one episode [E, ...] from every held-out start [E, ...].
-
-    One whose simulation broke is not finite: it fails, and its distance and costs say so.
 
     Args:
       env: the environment.
@@ -58,16 +59,24 @@ def outcome(env: GoalEnv, played: Episode) -> Outcome:
     """What came of episodes of any leading shape."""
     achieved = played.achieved_goal[..., 1:, :]
     goal = jnp.broadcast_to(played.desired_goal[..., None, :], achieved.shape)
-    reached = env.success(achieved, goal)
+    broken = ~jnp.all(jnp.isfinite(achieved), axis=(-1, -2))
+    reached = env.success(achieved, goal) & ~broken[..., None]
     any_step = jnp.any(reached, axis=-1)
     return Outcome(
         success=any_step if env.goal_spec.any_step else reached[..., -1],
         success_any=any_step,
-        distance=jnp.linalg.norm(achieved[..., -1, :] - played.desired_goal, axis=-1),
-        reward_sum=jnp.sum(env.reward(achieved, goal), axis=-1),
+        distance=_unless(
+            broken, jnp.linalg.norm(achieved[..., -1, :] - played.desired_goal, axis=-1)
+        ),
+        reward_sum=_unless(broken, jnp.sum(env.reward(achieved, goal), axis=-1)),
         cost_sum=jnp.sum(played.cost, axis=-2),
         cost_max=jnp.max(played.cost, axis=-2),
+        broken=broken,
     )
+
+
+def _unless(broken: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.where(broken, jnp.nan, values)
 
 
 def evaluate(env: GoalEnv, policy: Policy, starts: Any) -> Outcome:
@@ -91,7 +100,7 @@ def costs(env: GoalEnv, result: Outcome) -> dict[str, dict[str, Any]]:
         spec.name: {
             "units": spec.units,
             "episode_sum": mean(result.cost_sum[:, i]),
-            "worst_step": float(np.max(result.cost_max[:, i])),
+            "worst_step": float(np.nanmax(result.cost_max[:, i])),
         }
         for i, spec in enumerate(env.cost_specs)
     }
@@ -158,5 +167,8 @@ def goal_settings(spec: GoalSpec) -> dict[str, Any]:
 
 
 def mean(values: Any) -> float:
-    """In float64, so that shares of a count print as such."""
-    return float(np.mean(np.asarray(values), dtype=np.float64))
+    """In float64, so that shares of a count print as such; of values that are a number, if any."""
+    plain = np.asarray(values)
+    missing = np.isnan(plain)
+    kept = plain if missing.all() else plain[~missing]
+    return float(np.mean(kept, dtype=np.float64))

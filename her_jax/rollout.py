@@ -65,7 +65,7 @@ def without_broken(episodes: Episode, broken: jax.Array) -> Episode:
     """Episodes [N, ...] with copies of the first that is not broken [N] in place of broken ones.
 
     Their number must not change inside a compiled program. If all are broken, they stay, and
-    whoever learns from them sees figures that are not finite.
+    whoever learns from them sees figures that are not finite, which ends a run.
     """
     chex.assert_shape(broken, episodes.desired_goal.shape[:1])
     source = jnp.where(broken, jnp.argmin(broken), jnp.arange(broken.size))

@@ -76,7 +76,7 @@ class Run:
             physics at most; `env` itself by default.
 
         Raises:
-          UserError: if the goal buffer would not fit into free memory.
+          UserError: if goal buffer or simulations would not fit into free memory.
         """
         self.env, self.config, self.folder = env, config, folder
         self.judge = judge or env
@@ -121,6 +121,7 @@ class Run:
           UserError: if the reward fails its test, or there are too few held-out goals.
         """
         reward.require(self.env)
+        self.console.print(memory_plan(self.env, self.config))
         return goal_set.standard(self.env, self.config.train.eval_episodes)
 
     def create(self) -> dict[str, Any]:
@@ -291,7 +292,6 @@ class Run:
             f"training: {steps:,} environment steps in {self.epochs} epochs, "
             f"{updates / steps:.3g} updates a step"
         )
-        self.console.print(memory_plan(self.env, self.config))
         self.console.print("compiling and playing the no-action floor ...")
         floor = self.floor(goals)
         spec = self.env.goal_spec
@@ -401,7 +401,8 @@ class Run:
     ) -> dict[str, Any]:
         """One line of `metrics.jsonl`.
 
-        `sim_steps_per_s` is the speed of the evaluation: simulation and policy without learning.
+        `sim_steps_per_s` is the speed of the evaluation: simulation, on the physics that scores,
+        and policy without learning.
         """
         settings = self.config.train
         costs = evaluate.costs(self.env, outcome)
@@ -411,6 +412,7 @@ class Run:
             "updates": epoch * settings.cycles_per_epoch * settings.updates_per_cycle,
             "requested_goal_success": evaluate.mean(outcome.success),
             "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
+            "evaluation_broken_episodes": evaluate.mean(outcome.broken),
             "final_distance": evaluate.mean(outcome.distance),
             **{name: channel["episode_sum"] for name, channel in costs.items()},
             **{name: float(value) for name, value in values.items()},
@@ -596,5 +598,6 @@ def _require_finite(line: Mapping[str, Any], folder: Path) -> None:
     if bad:
         raise UserError(
             f"training: {', '.join(bad)} not finite after {line['env_steps']} steps in {folder}; "
-            "lower the learning rates or target_rate"
+            "lower the learning rates or target_rate; if a whole round of episodes broke, the "
+            "physics is at fault"
         )

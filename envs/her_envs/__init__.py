@@ -14,7 +14,7 @@ from her_envs.fetch import model as scenes
 from her_envs.fetch.env import FetchEnv, FetchState
 from her_envs.fetch.tasks import DISTANCE_THRESHOLD, HORIZON, TASKS
 from her_envs.physics.base import Physics
-from her_envs.physics.mjx import GRAPH_MODES, IMPLEMENTATIONS, NCONMAX, NJMAX, Mjx
+from her_envs.physics.mjx import GRAPH_MODES, IMPLEMENTATIONS, NCONMAX, NJMAX, Mjx, require_options
 from her_envs.physics.native import Native
 from her_envs.repeat import Repeated
 from her_jax.errors import UserError
@@ -80,6 +80,7 @@ def make(
     _check("environment", name, names())
     _check("physics", physics, PHYSICS)
     _check("model", model, MODELS)
+    require_options(nconmax, njmax, graph_mode)
     _check("tolerance", tolerance, tuple(TOLERANCES))
     _check("reward", reward, REWARDS)
     _check("goal", goal, GOALS)

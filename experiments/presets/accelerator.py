@@ -1,9 +1,9 @@
-"""Thousands of environments on an accelerator, for the tasks with an object.
+"""Hundreds of environments on an accelerator.
 
 Command:   python experiments/train.py fetch-push --preset accelerator --physics warp
 Hardware:  one GPU; made for it and not yet run on one
-Time:      unknown on a GPU; see benchmarks/results for what has been measured
-Expected:  success 0.9 on FetchPush; checked on two CPU cores with --physics native
+Time:      unknown
+Expected:  unknown; a start for tuning
 
 The task's own preset, with 512 environments for its 16 and ten times its updates a cycle. There
 simulations are cheap and updates wait for kernel launches, so a third of the updates an environment

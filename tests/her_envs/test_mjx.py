@@ -24,6 +24,7 @@ from her_jax import agents, rollout, train
 from her_jax.errors import UserError
 
 COUNT = 3
+ACTIONS = jnp.zeros((COUNT, 4))
 
 
 @functools.cache
@@ -142,12 +143,13 @@ def test_without_warp_the_remedy_is_named(monkeypatch):
         Mjx(scene, "warp")
 
 
-def test_any_batch_shape_gives_the_same_simulations():
+@pytest.mark.parametrize("name", ["FetchReach", "FetchPush"])  # without and with an object
+def test_any_batch_shape_gives_the_same_simulations(name):
     """Contacts of all simulations lie in one array; who is beside whom changes nothing."""
-    env = warp("FetchPush")
-    starts = played("FetchPush")[-2]
+    env = warp(name)
+    starts = played(name)[-2]
     action = jnp.full((COUNT, 4), -0.3)
-    flat = stepping("FetchPush")(starts, action)
+    flat = stepping(name)(starts, action)
     nested = jax.jit(jax.vmap(jax.vmap(env.step)))(
         *jax.tree.map(lambda x: x[None], (starts, action))
     )
@@ -192,7 +194,8 @@ def test_a_broken_simulation_says_so_once_and_starts_anew():
     for i in (0, 2):
         np.testing.assert_array_equal(after.obs.observation[i], intact.obs.observation[i])
     assert same(jax.tree.map(lambda x: x[1], after.physics), env.physics._start)
-    later = step(after, jnp.zeros((COUNT, 4)))
+    seen_by_a_network = after.obs.observation[:, :4]  # what it answers to no number is none
+    later = step(after, seen_by_a_network)
     assert np.isfinite(later.obs.observation[1]).all()
 
 
@@ -234,8 +237,20 @@ def test_intact_episodes_are_left_as_they_are(toy):
     assert same(rollout.without_broken(episodes, faults.broken), episodes)
 
 
+CALLBACK = "python"
+"""In the name of every way in which a compiled program may call the host."""
+
+
 def test_an_epoch_makes_no_transfer():
-    """On a GPU every transfer would be a wait; the guard knows them on a CPU too."""
+    """On a GPU every transfer would be a wait.
+
+    The guard sees those of arguments and results, and the program's text those within, such as
+    native physics makes.
+    """
+    host = jax.jit(jax.vmap(fetch("FetchReach").step)).lower(
+        played("FetchReach", "native")[0], ACTIONS
+    )
+    assert CALLBACK in str(host.compile().as_text())
     env = warp("FetchReach")
     config = with_(LEARNING, num_envs=2, updates_per_cycle=1, cycles_per_epoch=1, capacity=4)
     agent = agents.make(config.agent, env)
@@ -243,6 +258,7 @@ def test_an_epoch_makes_no_transfer():
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     state = init(jax.random.key(0))
     compiled = run_epoch.lower(state).compile()
+    assert CALLBACK not in str(compiled.as_text())
     with jax.transfer_guard("disallow"):
         state, metrics, _ = compiled(state)
         jax.block_until_ready((state, metrics))

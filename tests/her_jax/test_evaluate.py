@@ -101,3 +101,18 @@ def test_costs_are_sums_and_worst_steps(toy):
     assert 0.8 <= costs["speed"]["episode_sum"] <= 1.5
     assert 0.1 <= costs["speed"]["worst_step"] <= 0.1 * np.sqrt(2) + 1e-6
     assert costs["outside"]["episode_sum"] < 1e-6
+
+
+def test_an_episode_whose_simulation_broke_fails_and_spoils_no_mean(toy):
+    """Even one that ends at the goal."""
+    starts = goal_set.draw(toy, 4).starts
+    played = evaluate.episodes(toy, straight, starts)
+    broken = played._replace(achieved_goal=played.achieved_goal.at[1, 3].set(jnp.nan))
+    whole, outcome = evaluate.outcome(toy, played), evaluate.outcome(toy, broken)
+    assert whole.success.all() and not whole.broken.any()
+    assert outcome.success.tolist() == outcome.success_any.tolist() == [True, False, True, True]
+    assert outcome.broken.tolist() == [False, True, False, False]
+    kept = np.array([0, 2, 3])
+    assert evaluate.mean(outcome.distance) == evaluate.mean(whole.distance[kept])
+    assert evaluate.mean(outcome.reward_sum) == evaluate.mean(whole.reward_sum[kept])
+    assert np.isnan(evaluate.mean([np.nan, np.nan]))  # nothing is left to be reported

@@ -80,8 +80,8 @@ class Readings(NamedTuple):
       object_velr: [..., 3].
       table_force: [..., 1], newtons between gripper and table.
       penetration: [..., 1], metres of the deepest contact of gripper or object.
-      overflow: [..., 1], 1 if the backend dropped contacts or constraints in the step, else 0; of
-        size 0 where a backend never does.
+      overflow: [..., 1], 1 if the backend dropped contacts or constraints in a substep of the step,
+        else 0; of size 0 where a backend never does.
     """
 
     grip_pos: jax.Array

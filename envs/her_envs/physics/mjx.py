@@ -59,6 +59,10 @@ COMPARED = (
 )
 """Fields of MuJoCo's data that `Mjx.substep` returns, in the order in which they are derived."""
 
+_NOT_CONVEX, _CONVEX_OF_ONE = 4, 16
+"""Contacts for each collision by GJK (most are of boxes and planes), whose scratch memory is large;
+and how many of those a single simulation may have."""
+
 _SOLVER_LIMITS = ("ITERATIONS", "LS_ITERATIONS")
 """Overflows that drop nothing."""
 
@@ -108,8 +112,9 @@ class Mjx:
         Args:
           scene: model, starting pose and names.
           implementation: one of `IMPLEMENTATIONS`.
-          nconmax: contacts of a simulation in MuJoCo Warp, and convex collisions. All simulations
-            share as many times their number, so one may have more while others have fewer.
+          nconmax: contacts of a simulation in MuJoCo Warp; a quarter of them may be collisions by
+            GJK. All simulations share as many times their number, so one may have more while others
+            have fewer.
           njmax: constraint rows of a simulation in MuJoCo Warp, each for itself.
           graph_mode: one of `GRAPH_MODES`, for MuJoCo Warp.
 
@@ -117,9 +122,7 @@ class Mjx:
           UserError: if Warp is not installed, a size is not positive, or the implementation cannot
             simulate the model.
         """
-        for name, value in (("nconmax", nconmax), ("njmax", njmax)):
-            if value < 1:
-                raise UserError(f"{name}: {value} is not positive; try {NCONMAX} and {NJMAX}")
+        require_options(nconmax, njmax, graph_mode)
         self.scene, self.implementation = scene, implementation
         self.nconmax, self.njmax = nconmax, njmax
         model = scene.model
@@ -154,7 +157,8 @@ class Mjx:
         self, state: MjxState, gripper_delta: jax.Array, finger_delta: jax.Array
     ) -> tuple[MjxState, Readings]:
         """See `Physics.step`."""
-        return self._advance(state, gripper_delta, finger_delta)
+        # A policy that saw a broken simulation answers with what is no number; the next one is new.
+        return self._advance(state, jnp.nan_to_num(gripper_delta), jnp.nan_to_num(finger_delta))
 
     # Entries for given states, outside jit.
 
@@ -297,7 +301,7 @@ class Mjx:
 
     @property
     def bytes_per_simulation(self) -> int:
-        """Device memory that a simulation takes while it steps, scratch of collisions apart."""
+        """See `Physics.bytes_per_simulation`; Warp's scratch of collisions comes on top."""
         with jax.ensure_compile_time_eval():
             data = self._mjx.make_data(self.scene.model, impl=self.implementation, **self._sizes(1))
         return sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
@@ -307,7 +311,8 @@ class Mjx:
         if self.implementation == "jax":
             return {}
         contacts = count * self.nconmax
-        return {"naconmax": contacts, "naccdmax": contacts, "njmax": self.njmax}
+        convex = max(contacts // _NOT_CONVEX, _CONVEX_OF_ONE)
+        return {"naconmax": contacts, "naccdmax": convex, "njmax": self.njmax}
 
     def _overflow(self, data: Any) -> jax.Array:
         """What a step dropped, int32 []: bits of `OverflowType`, and 0 in pure JAX."""
@@ -320,16 +325,17 @@ class Mjx:
 
     def _put(self, model: mujoco.MjModel, graph_mode: str) -> Any:
         """The model on the device."""
-        options = {}
+        options: dict[str, Any] = {}
+        if self.implementation == "warp" and jax.default_backend() not in ("cpu", "gpu"):
+            raise UserError(
+                f"physics: 'warp' runs on CPUs and NVIDIA GPUs, not on {jax.default_backend()}; "
+                "use 'jax' with the portable model"
+            )
         if self.implementation == "warp":
             # Two boxes then meet in up to 8 points, as in C, and not by GJK in up to 4, which makes
             # the errors of a push a hundred times smaller. Warp knows no other use of the flag.
             model = copy.copy(model)
             model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
-        if graph_mode not in GRAPH_MODES:
-            raise UserError(
-                f"graph_mode: {graph_mode!r} is unknown; choose one of {', '.join(GRAPH_MODES)}"
-            )
         if self.implementation == "warp" and jax.default_backend() != "cpu":
             from warp import JaxCallableGraphMode
 
@@ -374,6 +380,21 @@ class Mjx:
         return MjxState(*(jnp.asarray(value, jnp.float32) for value in values))
 
 
+def require_options(nconmax: int, njmax: int, graph_mode: str) -> None:
+    """Refuses options of MuJoCo Warp that mean nothing.
+
+    Raises:
+      UserError: names the option.
+    """
+    for name, value, usual in (("nconmax", nconmax, NCONMAX), ("njmax", njmax, NJMAX)):
+        if value < 1:
+            raise UserError(f"{name}: {value} is not positive; try {usual}")
+    if graph_mode not in GRAPH_MODES:
+        raise UserError(
+            f"graph_mode: {graph_mode!r} is unknown; choose one of {', '.join(GRAPH_MODES)}"
+        )
+
+
 def _fields_of(model: mujoco.MjModel, rows: np.ndarray) -> dict[str, jax.Array]:
     """What MJX starts from, float32 [N, ...], of `mjSTATE_INTEGRATION` rows [N, n]."""
     data = mujoco.MjData(model)
@@ -410,9 +431,9 @@ def over_any_batch(many: Callable[..., Any]) -> Callable[..., Any]:
     @flat.def_vmap
     def _(size: int, batched: Any, *args: Any) -> Any:
         args = _all_batched(size, batched, args)
-        merged = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args)
+        merged = jax.tree.map(lambda x: x.reshape(size * x.shape[1], *x.shape[2:]), args)
         results = flat(*merged)
-        split = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), results)
+        split = jax.tree.map(lambda x: x.reshape(size, x.shape[0] // size, *x.shape[1:]), results)
         return split, jax.tree.map(lambda _: True, split)
 
     @custom_vmap
