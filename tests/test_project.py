@@ -128,12 +128,13 @@ def test_unknown_presets_and_tasks():
     [
         "auditing",
         "replay",
-        "env_throughput --contestants native warp mujoco-warp batch gymnasium-sync gymnasium-async",
+        "env_throughput",
         "end_to_end fetch-reach",
         "fidelity --physics native --model fast",
         # An episode on Warp takes half a minute on a CPU.
         pytest.param("end_to_end fetch-reach --physics warp", marks=pytest.mark.slow),
         pytest.param("fidelity --physics warp", marks=pytest.mark.slow),
+        pytest.param("env_throughput --contestants warp mujoco-warp", marks=pytest.mark.slow),
         pytest.param("accelerator", marks=pytest.mark.slow),
     ],
 )

@@ -42,6 +42,7 @@ def bind_toy(config, folder):
 def command(monkeypatch, *words: str) -> None:
     """Runs sweep.py with the toy in the place of every task."""
     monkeypatch.setattr(launch, "bind", bind_toy)
+    monkeypatch.setattr(launch, "make_envs", lambda settings: (PointEnv(), None))
     monkeypatch.setattr(launch, "console", SILENT)
     monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
     sweep.main()

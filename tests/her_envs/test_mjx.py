@@ -237,8 +237,8 @@ def test_intact_episodes_are_left_as_they_are(toy):
     assert same(rollout.without_broken(episodes, faults.broken), episodes)
 
 
-CALLBACK = "python"
-"""In the name of every way in which a compiled program may call the host."""
+CALLBACK = "python_cpu_callback"
+"""Target of what a compiled program calls on the host."""
 
 
 def test_an_epoch_makes_no_transfer():

@@ -52,6 +52,7 @@ class MutedAgent(DDPG):
 class JitterState(struct.PyTreeNode):
     obs: GoalObs
     cost: jax.Array
+    dropped: jax.Array
     key: jax.Array
 
 
@@ -69,7 +70,7 @@ class JitterEnv(PointEnv):
     def _measured(self, state, key):
         noise = 0.2 * jax.random.normal(jax.random.split(key)[1], (2,))
         obs = state.obs._replace(achieved_goal=state.obs.observation + noise)
-        return JitterState(obs, state.cost, key)
+        return JitterState(obs, state.cost, state.dropped, key)
 
 
 def muted() -> Any:

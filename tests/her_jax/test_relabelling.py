@@ -180,7 +180,7 @@ def test_our_own_sampler_is_clean_after_the_ring_has_wrapped(config, strategy):
     state = train.init(env, agent, config, jax.random.key(0))
     play = jax.jit(functools.partial(train.explore, env, agent, config))
     for i in range(8):  # 32 episodes into a ring of 24
-        fresh = play(state, jax.random.key(i))
+        fresh, _ = play(state, jax.random.key(i))
         state = state.replace(buffer=buffer.insert(state.buffer, fresh))
     steps = buffer.sample(state.buffer, jax.random.key(1), 2000)
     drawn = train.relabelled(
