@@ -12,7 +12,11 @@ from typing import Any
 import jax
 
 from her_jax import metrics, provenance
-from her_jax.errors import UserError
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
+from launch import guarded
+
+__all__ = ["RESULTS", "guarded", "markdown", "side_by_side", "timed", "write"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -38,15 +42,6 @@ def side_by_side(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
         for name, call in calls.items():
             taken[name].append(timed(call)[1])
     return {name: statistics.median(values) for name, values in taken.items()}
-
-
-def guarded(main: Callable[[], None]) -> None:
-    """Runs a benchmark; bad input ends it with one line on standard error and exit status 2."""
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

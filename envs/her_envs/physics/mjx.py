@@ -326,20 +326,21 @@ class Mjx:
     def _put(self, model: mujoco.MjModel, graph_mode: str) -> Any:
         """The model on the device."""
         options: dict[str, Any] = {}
-        if self.implementation == "warp" and jax.default_backend() not in ("cpu", "gpu"):
-            raise UserError(
-                f"physics: 'warp' runs on CPUs and NVIDIA GPUs, not on {jax.default_backend()}; "
-                "use 'jax' with the portable model"
-            )
         if self.implementation == "warp":
+            device = jax.default_backend()
+            if device not in ("cpu", "gpu"):
+                raise UserError(
+                    f"physics: 'warp' runs on CPUs and NVIDIA GPUs, not on {device}; "
+                    "use 'jax' with the portable model"
+                )
             # Two boxes then meet in up to 8 points, as in C, and not by GJK in up to 4, which makes
             # the errors of a push a hundred times smaller. Warp knows no other use of the flag.
             model = copy.copy(model)
             model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
-        if self.implementation == "warp" and jax.default_backend() != "cpu":
-            from warp import JaxCallableGraphMode
+            if device == "gpu":
+                from warp import JaxCallableGraphMode
 
-            options["graph_mode"] = JaxCallableGraphMode[graph_mode.upper()]
+                options["graph_mode"] = JaxCallableGraphMode[graph_mode.upper()]
         try:
             return self._mjx.put_model(model, impl=self.implementation, **options)
         except NotImplementedError as error:
