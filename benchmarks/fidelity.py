@@ -5,8 +5,9 @@
 The reference is the `native` backend with the stock model, which the tests prove equal to
 Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
 
-    one step    from states of native episodes, rebuilt from joint positions and velocities alone:
-                error of gripper and object after 40 ms
+    one step    from states of native episodes: error of gripper and object after 40 ms; from whole
+                states, and from states rebuilt from joint positions and velocities alone, which
+                lack the pose that the next mocap target starts from
     stages      what one step of 2 ms derives, and where it ends, from whole native states (levels 1
                 and 2 of MuJoCo's own parity test); of the stock model only
     episodes    of equal starts and scripts: resets, rest, how far a struck puck slides, lifts
@@ -26,7 +27,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import TASKS
 from her_envs.physics.base import Scene
 from her_envs.physics.mjx import COMPARED, Mjx
-from her_envs.physics.native import floats
+from her_envs.physics.native import NativeState, floats
 from her_jax import evaluate, goal_set, metrics, provenance, rollout
 from her_jax.errors import UserError
 from her_jax.types import Episode, GoalObs
@@ -104,10 +105,11 @@ def main(
     for task in tasks:
         native, other = her_envs.make(task), her_envs.make(task, physics=physics, model=model)
         row: dict[str, Any] = {"task": task, "physics": physics, "model": model}
-        states = from_file(recorded, task) if recorded else native_states(native, native_episodes)
-        row["one_step"] = one_step(native, other, *states)
+        states = from_file(native, recorded) if recorded else played(native, native_episodes)
+        row["one_step"] = one_step(native, other, states, whole=True)
+        row["one_step_rebuilt"] = one_step(native, other, states, whole=False)
         if isinstance(other.physics, Mjx) and model == "stock":
-            row["stages"] = stages(native, other.physics, states[0])
+            row["stages"] = stages(native, other.physics, floats(states.physics.row))
         row["episodes"] = scripted_episodes(native, other, episodes)
         row["transfer"] = [
             transfer(folder, run, other, policy_episodes)
@@ -138,7 +140,11 @@ def committed() -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line for each task, backend and model; pairs are its own and the original's."""
+    """Markdown: a line for each task, backend and model.
+
+    Errors of a step are from whole states, in brackets from rebuilt ones; pairs are the backend's
+    own and the original's.
+    """
     header = [
         *("task", "physics", "model", "gripper p99, m", "its motion p99, m"),
         *("object p95, m", "object p99, m"),
@@ -149,7 +155,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def _line(row: dict[str, Any]) -> list[str]:
     """One line of the table."""
-    step, play = row["one_step"], row["episodes"]
+    play = row["episodes"]
     travelled, lifted = (
         [play[who][name] for who in ("other", "native")]
         for name in ("travelled_mean", "lifted_share")
@@ -157,13 +163,21 @@ def _line(row: dict[str, Any]) -> list[str]:
     scores = [[score[who][_SUCCESS] for who in ("other", "native")] for score in row["transfer"]]
     return [
         *(row["task"], row["physics"], row["model"]),
-        *(_small(step[part]["p99"]) for part in ("gripper", "gripper_motion")),
-        *(_small(step.get("object", {}).get(part)) for part in ("p95", "p99")),
+        *(_errors(row, part, "p99") for part in ("gripper", "gripper_motion")),
+        *(_errors(row, "object", percentile) for percentile in ("p95", "p99")),
         _small(play.get("resting_drift")),
         f"{travelled[0]:.3f}, {travelled[1]:.3f}",
         f"{lifted[0]:.2f}, {lifted[1]:.2f}",
         "; ".join(f"{one:.3f}, {native:.3f}" for one, native in scores) or "-",
     ]
+
+
+def _errors(row: dict[str, Any], part: str, percentile: str) -> str:
+    whole, rebuilt = (
+        _small(row[start].get(part, {}).get(percentile))
+        for start in ("one_step", "one_step_rebuilt")
+    )
+    return f"{whole} ({rebuilt})" if whole != "-" else whole
 
 
 def _small(value: float | None) -> str:
@@ -173,13 +187,22 @@ def _small(value: float | None) -> str:
 # States
 
 
-def native_states(env: her_envs.FetchEnv, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States, actions and next readings of native episodes, half of them scripted.
+class Steps(NamedTuple):
+    """Native environment steps.
 
-    Returns:
-      `mjSTATE_INTEGRATION` [n, r], actions [n, 4], and positions of gripper and object [n, 6], or
-      of the gripper alone [n, 3], after the action.
+    Attributes:
+      physics: `NativeState` [n, ...] before the step.
+      action: [n, 4].
+      after: positions of gripper and object [n, 6], or of the gripper alone [n, 3], after it.
     """
+
+    physics: NativeState
+    action: Any
+    after: Any
+
+
+def played(env: her_envs.FetchEnv, count: int) -> Steps:
+    """Native episodes, half of them scripted."""
     script = scripted(env)
 
     def play(key: jax.Array, is_scripted: jax.Array) -> Any:
@@ -188,31 +211,43 @@ def native_states(env: her_envs.FetchEnv, count: int) -> tuple[np.ndarray, np.nd
         def step(state: Any, key: jax.Array) -> Any:
             script_key, random_key = jax.random.split(key)
             random = jax.random.uniform(random_key, (4,), minval=-1.0, maxval=1.0)
-            action = jnp.where(is_scripted, script(script_key, state.obs), random)
-            later = env.step(state, action)
-            return later, (state.physics.row, action, later.obs.observation[: _sites(env)])
+            return _step(env, state, jnp.where(is_scripted, script(script_key, state.obs), random))
 
         return jax.lax.scan(step, env.reset(start_key), jax.random.split(run_key, env.horizon))[1]
 
     keys = jax.random.split(jax.random.key(0), count)
-    rows, actions, after = jax.jit(jax.vmap(play))(keys, jnp.arange(count) % 2 == 1)
-    flat = [np.asarray(x).reshape(-1, x.shape[-1]) for x in (rows, actions, after)]
-    return floats(flat[0]), flat[1], flat[2]
+    return _flat(jax.jit(jax.vmap(play))(keys, jnp.arange(count) % 2 == 1))
 
 
-def from_file(folder: Path, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same of recorded episodes, without mocap, controls and warm start."""
-    path = folder / f"public_fetch_{task.removeprefix('Fetch').lower()}.npz"
+def from_file(env: her_envs.FetchEnv, folder: Path) -> Steps:
+    """Recorded episodes of the original, played again.
+
+    Raises:
+      UserError: if the folder lacks the task's file, or the episodes do not repeat to the bit.
+    """
+    path = folder / f"public_fetch_{env.task.name.removeprefix('Fetch').lower()}.npz"
     if not path.is_file():
         raise UserError(f"recorded: {path} is no file; leave the option out")
     with np.load(path) as file:
-        qpos, qvel, state0 = file["qpos"][:, :-1], file["qvel"][:, :-1], file["state0"]
-        rows = np.repeat(state0[:, None], qpos.shape[1], axis=1)
-        rows[..., 1 : 1 + qpos.shape[-1]] = qpos
-        rows[..., 1 + qpos.shape[-1] : 1 + qpos.shape[-1] + qvel.shape[-1]] = qvel
-        after = file["observation"][:, 1:, : 6 if file["observation"].shape[-1] > 10 else 3]
-        found = rows, file["action"], after
-    return tuple(x.reshape(-1, x.shape[-1]) for x in found)  # type: ignore[return-value]
+        rows, actions, qpos = file["state0"], file["action"], file["qpos"]
+    start = env.restore(rows, np.zeros((len(rows), 3)))
+    step = functools.partial(_step, env)
+    run = jax.jit(jax.vmap(lambda state, actions: jax.lax.scan(step, state, actions)[1]))
+    steps = _flat(run(start, jnp.asarray(actions, jnp.float32)))
+    again = env.physics.qpos(steps.physics).reshape(len(rows), -1, qpos.shape[-1])
+    if not np.array_equal(again, qpos[:, :-1]):
+        raise UserError(f"recorded: {path} does not repeat with MuJoCo {mujoco.__version__}")
+    return steps
+
+
+def _step(env: her_envs.FetchEnv, state: Any, action: jax.Array) -> tuple[Any, Steps]:
+    later = env.step(state, action)
+    return later, Steps(state.physics, action, later.obs.observation[: _sites(env)])
+
+
+def _flat(steps: Steps) -> Steps:
+    """Steps [episodes, T, ...] as [n, ...]."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, x.shape[-1]), steps)
 
 
 def _sites(env: her_envs.FetchEnv) -> int:
@@ -224,26 +259,25 @@ def _sites(env: her_envs.FetchEnv) -> int:
 
 
 def one_step(
-    native: her_envs.FetchEnv,
-    other: her_envs.FetchEnv,
-    rows: np.ndarray,
-    actions: np.ndarray,
-    after: np.ndarray,
+    native: her_envs.FetchEnv, other: her_envs.FetchEnv, steps: Steps, whole: bool
 ) -> dict[str, Any]:
-    """Errors in metres after one step from states that are rebuilt from qpos and qvel alone.
+    """Errors in metres after one step.
 
     A model without some joints starts a little beside the state, by up to the 6 mm that the torso
     rises in an episode; errors of what a step moves leave that out.
+
+    Args:
+      native: the reference.
+      other: what is compared with it.
+      steps: of the reference.
+      whole: whether it starts from whole states, rather than from qpos and qvel alone.
     """
-    stock = native.physics.scene.model
-    qpos, qvel = rows[:, 1 : 1 + stock.nq], rows[:, 1 + stock.nq : 1 + stock.nq + stock.nv]
-    if other.physics.scene.model.nq != stock.nq:
-        qpos, qvel = scenes.carried_over(stock, other.physics.scene.model, qpos, qvel)
-    state = other.state_at(qpos, qvel, np.zeros((len(qpos), 3)))
-    later = jax.jit(jax.vmap(other.step))(state, jnp.asarray(actions))
+    rows = floats(steps.physics.row)
+    state = _started(native, other, steps.physics, whole)
+    later = jax.jit(jax.vmap(other.step))(state, jnp.asarray(steps.action))
     wanted_before = _positions(native.restore(rows, np.zeros((len(rows), 3))), native)
     before, got = (_positions(each, native) for each in (state, later))
-    wanted = after.reshape(len(rows), -1, 3)
+    wanted = steps.after.reshape(len(rows), -1, 3)
     error = np.linalg.norm(got - wanted, axis=-1)
     moved = np.linalg.norm((got - before) - (wanted - wanted_before), axis=-1)
     found = {"states": len(got), "gripper": _percentiles(error[:, 0])}
@@ -252,6 +286,40 @@ def one_step(
         found["object"] = _percentiles(error[:, 1])
     found["dropped_contacts"] = int(np.asarray(later.dropped).sum())
     return found
+
+
+def _started(
+    native: her_envs.FetchEnv, other: her_envs.FetchEnv, physics: NativeState, whole: bool
+) -> Any:
+    """States of `other` that start where those of `native` are."""
+    stock, model = native.physics.scene.model, other.physics.scene.model
+    rows = floats(physics.row)
+    qpos, qvel, warmstart = (_part(stock, rows, name) for name in ("QPOS", "QVEL", "WARMSTART"))
+    if model.nq != stock.nq:
+        _, warmstart = scenes.carried_over(stock, model, qpos, warmstart)
+        qpos, qvel = scenes.carried_over(stock, model, qpos, qvel)
+    state = other.state_at(qpos, qvel, np.zeros((len(qpos), 3)))
+    if not whole:
+        return state
+    if not isinstance(state.physics, NativeState):
+        simulation = state.physics.replace(
+            gripper_pose=jnp.asarray(floats(physics.gripper_pose), jnp.float32),
+            warmstart=jnp.asarray(warmstart, jnp.float32),
+        )
+    elif model.nq == stock.nq:
+        simulation = physics
+    else:
+        simulation = state.physics.replace(gripper_pose=physics.gripper_pose)
+    return state.replace(physics=simulation)
+
+
+def _part(model: mujoco.MjModel, rows: np.ndarray, name: str) -> np.ndarray:
+    """A part of `mjSTATE_INTEGRATION` rows, [n, ...]."""
+    kind = getattr(mujoco.mjtState, f"mjSTATE_{name}")
+    part = np.zeros((len(rows), mujoco.mj_stateSize(model, kind)))
+    for row, out in zip(rows, part, strict=True):
+        mujoco.mj_extractState(model, row, mujoco.mjtState.mjSTATE_INTEGRATION, out, kind)
+    return part
 
 
 def _positions(states: Any, env: her_envs.FetchEnv) -> np.ndarray:

@@ -385,6 +385,9 @@ def _check_agent(agent: Any) -> None:
     )
 
 
+MATMUL_PRECISIONS = ("default", "float32", "tensorfloat32", "bfloat16")
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How much is played and learned, and when.
@@ -406,6 +409,10 @@ class TrainConfig:
     each coordinate: on what the exploring policy sees, and drawn anew on what is replayed. Goals,
     stored episodes, statistics and evaluation have none. 0.01 m made the HER paper's policy work on
     a robot (section 4.6)."""
+    matmul_precision: str = "default"
+    """Of the matrix products in an update: "default" (the device's: TF32 on recent NVIDIA GPUs,
+    bfloat16 on TPUs, float32 on CPUs), "float32", "tensorfloat32" or "bfloat16". Physics and the
+    policy's actions do not change with it."""
     eval_episodes: int = 200
     """Held-out goals on which success is measured after every epoch."""
     checkpoint_period: int = 1
@@ -415,11 +422,17 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             _require(
-                value > 0 or field.name == "observation_noise",
+                isinstance(value, str) or value > 0 or field.name == "observation_noise",
                 field.name,
                 value,
                 "is not positive; --help shows its default",
             )
+        _require(
+            self.matmul_precision in MATMUL_PRECISIONS,
+            "matmul_precision",
+            self.matmul_precision,
+            f"is unknown; choose one of {', '.join(MATMUL_PRECISIONS)}",
+        )
         noise = self.observation_noise
         _require(noise >= 0, "observation_noise", noise, "is negative; try 0.01")
         _require(self.env_steps < 2**31, "env_steps", self.env_steps, "must be below 2**31")

@@ -307,9 +307,9 @@ def learn(
         steps = buffer.sample(replay, sample_key, settings.batch_size, distribution)
         batch, reward = replayed(env, config, replay, steps, label_key)
         way = returns(env, config, replay, steps, batch, reward)
-        learner, metrics = agent.update(
-            learner, _inputs(config, statistics, batch, way, noise_key), update_key
-        )
+        inputs = _inputs(config, statistics, batch, way, noise_key)
+        with jax.default_matmul_precision(config.train.matmul_precision):
+            learner, metrics = agent.update(learner, inputs, update_key)
         metrics["replayed_reward"] = jnp.mean(reward)
         metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
         shown = jax.tree.map(lambda x: x[: settings.audited_rows], Drawn(steps, batch, reward, way))

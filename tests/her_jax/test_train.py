@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import jax
@@ -46,6 +48,25 @@ def test_one_trace_serves_every_epoch(config):
         state, *_ = run_epoch(state)
     assert traces == after_first
     assert traces["step"] <= 2 and traces["update"] <= 2
+
+
+def products_by_precision(env, config):
+    """Matrix products in the program of an epoch, by their precision."""
+    init, epoch = compiled(env, config)
+    program = epoch.lower(jax.eval_shape(init, jax.random.key(0))).as_text()
+    return collections.Counter(
+        re.findall(r"precision = \[(\w+)", line)[0]
+        for line in program.splitlines()
+        if "dot_general" in line
+    )
+
+
+def test_updates_have_the_precision_asked_for_and_nothing_else_has(toy, config):
+    before = products_by_precision(toy, config)
+    after = products_by_precision(toy, with_(config, matmul_precision="float32"))
+    assert set(before) == {"DEFAULT"}
+    assert after["HIGHEST"] > 0 and after.total() == before.total()
+    assert after["DEFAULT"] > 0  # the policy that explores
 
 
 def test_counts(toy, config):

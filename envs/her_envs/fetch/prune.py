@@ -3,7 +3,7 @@
 Two variants of the stock model, made by editing its `MjSpec`:
 
     fast      for MuJoCo Warp: all edits below but the last
-    portable  for pure JAX, which has no mesh margins and no box against cylinder: all
+    portable  for pure JAX, which has no box against cylinder and no margins of meshes: all
 
 What they change is measured by `benchmarks/fidelity.py`; whatever it says, only `stock` is the
 original's model.
@@ -62,9 +62,9 @@ def prune(
     _weld(spec, stock, settled)
     _palm_as_box(spec, stock)
     _table(spec).name = TABLE
-    if portable and task.has_object and task.block_gripper:
+    if portable and task.has_object and spec.geom(OBJECT).type == mujoco.mjtGeom.mjGEOM_CYLINDER:
         _puck_as_prism(spec)
-    _allow_pairs(spec, task, stock, portable)
+    _allow_pairs(spec, task, stock)
     # Fixed children, cameras among them, become part of their parents: a shallower tree.
     spec.compiler.fusestatic = True
 
@@ -120,9 +120,7 @@ def _puck_as_prism(spec: mujoco.MjSpec) -> None:
     puck.mass = mass
 
 
-def _allow_pairs(
-    spec: mujoco.MjSpec, task: FetchTask, stock: mujoco.MjModel, portable: bool
-) -> None:
+def _allow_pairs(spec: mujoco.MjSpec, task: FetchTask, stock: mujoco.MjModel) -> None:
     """Collisions only between `pairs`, with the parameters that MuJoCo mixes from the stock geoms.
 
     A pair does not take them from its geoms by itself. The stock geoms have equal priorities and
@@ -140,7 +138,8 @@ def _allow_pairs(
         pair.friction = [slide, slide, spin, roll, roll]
         pair.solref = (stock.geom_solref[one] + stock.geom_solref[other]) / 2
         pair.solimp = (stock.geom_solimp[one] + stock.geom_solimp[other]) / 2
-        if not portable:  # margins of convex meshes are not implemented
+        if not any(spec.geom(name).type == mujoco.mjtGeom.mjGEOM_MESH for name in names):
+            # Pure JAX knows no margins of meshes, and FetchSlide's prism is one.
             pair.margin = max(stock.geom_margin[one], stock.geom_margin[other])
 
 

@@ -55,7 +55,7 @@ def bits(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, np.float64).view(np.uint32)
 
 
-def floats(values: np.ndarray) -> np.ndarray:
+def floats(values: ArrayLike) -> np.ndarray:
     """Inverse of `bits`."""
     return np.ascontiguousarray(values, np.uint32).view(np.float64)
 
