@@ -124,9 +124,10 @@ def memory(task: str) -> dict[str, Any]:
 def short_fidelity(task: str, smoke: bool) -> dict[str, Any]:
     """One step from native states, and scripted episodes, on `warp`."""
     native, other = her_envs.make(task), her_envs.make(task, physics="warp")
-    states = fidelity.native_states(native, 2 if smoke else 20)
+    steps = fidelity.played(native, 2 if smoke else 20)
     return {
-        "one_step": fidelity.one_step(native, other, *states),
+        "one_step": fidelity.one_step(native, other, steps, whole=True),
+        "one_step_rebuilt": fidelity.one_step(native, other, steps, whole=False),
         "episodes": fidelity.scripted_episodes(native, other, 2 if smoke else 100),
     }
 
