@@ -106,8 +106,7 @@ def main(
         native, other = her_envs.make(task), her_envs.make(task, physics=physics, model=model)
         row: dict[str, Any] = {"task": task, "physics": physics, "model": model}
         states = from_file(native, recorded) if recorded else played(native, native_episodes)
-        row["one_step"] = one_step(native, other, states, whole=True)
-        row["one_step_rebuilt"] = one_step(native, other, states, whole=False)
+        row |= one_step(native, other, states)
         if isinstance(other.physics, Mjx) and model == "stock":
             row["stages"] = stages(native, other.physics, floats(states.physics.row))
         row["episodes"] = scripted_episodes(native, other, episodes)
@@ -259,8 +258,8 @@ def _sites(env: her_envs.FetchEnv) -> int:
 
 
 def one_step(
-    native: her_envs.FetchEnv, other: her_envs.FetchEnv, steps: Steps, whole: bool
-) -> dict[str, Any]:
+    native: her_envs.FetchEnv, other: her_envs.FetchEnv, steps: Steps
+) -> dict[str, dict[str, Any]]:
     """Errors in metres after one step.
 
     A model without some joints starts a little beside the state, by up to the 6 mm that the torso
@@ -270,22 +269,28 @@ def one_step(
       native: the reference.
       other: what is compared with it.
       steps: of the reference.
-      whole: whether it starts from whole states, rather than from qpos and qvel alone.
+
+    Returns:
+      "one_step" from whole states, "one_step_rebuilt" from qpos and qvel alone.
     """
-    rows = floats(steps.physics.row)
-    state = _started(native, other, steps.physics, whole)
-    later = jax.jit(jax.vmap(other.step))(state, jnp.asarray(steps.action))
+    rows, step = floats(steps.physics.row), jax.jit(jax.vmap(other.step))
     wanted_before = _positions(native.restore(rows, np.zeros((len(rows), 3))), native)
-    before, got = (_positions(each, native) for each in (state, later))
     wanted = steps.after.reshape(len(rows), -1, 3)
-    error = np.linalg.norm(got - wanted, axis=-1)
-    moved = np.linalg.norm((got - before) - (wanted - wanted_before), axis=-1)
-    found = {"states": len(got), "gripper": _percentiles(error[:, 0])}
-    found["gripper_motion"] = _percentiles(moved[:, 0])
-    if native.task.has_object:
-        found["object"] = _percentiles(error[:, 1])
-    found["dropped_contacts"] = int(np.asarray(later.dropped).sum())
-    return found
+
+    def errors(whole: bool) -> dict[str, Any]:
+        state = _started(native, other, steps.physics, whole)
+        later = step(state, jnp.asarray(steps.action))
+        before, got = (_positions(each, native) for each in (state, later))
+        error = np.linalg.norm(got - wanted, axis=-1)
+        moved = np.linalg.norm((got - before) - (wanted - wanted_before), axis=-1)
+        found = {"states": len(got), "gripper": _percentiles(error[:, 0])}
+        found["gripper_motion"] = _percentiles(moved[:, 0])
+        if native.task.has_object:
+            found["object"] = _percentiles(error[:, 1])
+        found["dropped_contacts"] = int(np.asarray(later.dropped).sum())
+        return found
+
+    return {"one_step": errors(whole=True), "one_step_rebuilt": errors(whole=False)}
 
 
 def _started(
