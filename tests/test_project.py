@@ -45,7 +45,10 @@ def test_presets_are_valid_for_every_task(preset, task):
 
 @pytest.mark.parametrize(
     ("preset", "task"),
-    [*(("tuned", task) for task in presets.TASKS), ("plappert2018", "fetch-push")],
+    [
+        *(("tuned", task) for task in presets.TASKS),
+        pytest.param("plappert2018", "fetch-push", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("hurried")
 def test_presets_run(preset, task, tmp_path, monkeypatch):
@@ -126,7 +129,6 @@ def test_unknown_presets_and_tasks():
 @pytest.mark.parametrize(
     "words",
     [
-        "auditing",
         "replay",
         "env_throughput",
         "end_to_end fetch-reach",
@@ -136,6 +138,7 @@ def test_unknown_presets_and_tasks():
         pytest.param("fidelity --physics warp", marks=pytest.mark.slow),
         pytest.param("env_throughput --contestants warp mujoco-warp", marks=pytest.mark.slow),
         pytest.param("accelerator", marks=pytest.mark.slow),
+        pytest.param("auditing", marks=pytest.mark.slow),
     ],
 )
 def test_benchmarks_run(words, tmp_path):

@@ -85,6 +85,7 @@ relabel.register("soon", soon, audited_as="future")
 """
 
 
+@pytest.mark.slow
 def test_a_user_brings_a_strategy_in_a_file(trained):
     (trained / "mine.py").write_text(PLUGIN)
     words = ["fetch-push", "--plugin", "mine.py", "--strategy", "soon", "--out", "soon", *TINY]

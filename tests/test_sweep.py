@@ -365,6 +365,7 @@ def test_the_committed_runs_are_drawn(tmp_path):
     assert len(grouping.alike(committed)) == len(named)
 
 
+@pytest.mark.slow
 def test_benchmark_runs(tmp_path):
     out = tmp_path / "out.json"
     subprocess.run(

@@ -143,7 +143,10 @@ def test_without_warp_the_remedy_is_named(monkeypatch):
         Mjx(scene, "warp")
 
 
-@pytest.mark.parametrize("name", ["FetchReach", "FetchPush"])  # without and with an object
+@pytest.mark.parametrize(
+    "name",
+    ["FetchPush", pytest.param("FetchReach", marks=pytest.mark.slow)],  # has no object
+)
 def test_any_batch_shape_gives_the_same_simulations(name):
     """Contacts of all simulations lie in one array; who is beside whom changes nothing."""
     env = warp(name)
@@ -241,6 +244,7 @@ CALLBACK = "python_cpu_callback"
 """Target of what a compiled program calls on the host."""
 
 
+@pytest.mark.slow
 def test_an_epoch_makes_no_transfer():
     """On a GPU every transfer would be a wait.
 

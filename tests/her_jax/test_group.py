@@ -81,6 +81,7 @@ def test_vmap_trains_the_same_agents_up_to_rounding(mapped, config, tmp_path):
         assert line["policy_value"] == pytest.approx(first["policy_value"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_interrupted_groups_end_where_uninterrupted_ones_do(mapped, config, tmp_path):
     """Killed between the checkpoints of two seeds, and before that of a third."""
     half, whole = with_(config, env_steps=480), runs_of(config, mapped)
@@ -99,6 +100,7 @@ def test_interrupted_groups_end_where_uninterrupted_ones_do(mapped, config, tmp_
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_seed_that_stops_leaves_the_others_to_go_on(mapped, config, tmp_path, monkeypatch):
     check = Run.check
 

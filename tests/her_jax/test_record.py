@@ -177,7 +177,9 @@ def test_training_stops_when_relabelling_breaks_a_rule(toy, config, tmp_path, mo
     assert not (tmp_path / "r" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("strategy", ["random", "final", "none"])
+@pytest.mark.parametrize(
+    "strategy", ["random", *(pytest.param(s, marks=pytest.mark.slow) for s in ("final", "none"))]
+)
 def test_runs_of_other_strategies_are_audited(toy, config, tmp_path, strategy):
     run = Run(toy, with_(config, strategy=strategy, env_steps=480), tmp_path / "r", SILENT)
     _, summary = run.start()

@@ -91,6 +91,7 @@ def test_seeds_differ_and_repeat(toy, config):
         assert not same(getattr(one, part), getattr(other, part)), part
 
 
+@pytest.mark.slow
 def test_a_vmapped_seed_equals_its_single_run(toy, config):
     init, epoch = compiled(toy, config)
     keys = jnp.stack([jax.random.key(seed) for seed in range(3)])
