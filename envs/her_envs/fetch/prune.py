@@ -3,8 +3,8 @@
 Two variants of the stock model, made by editing its `MjSpec`:
 
     fast      for MuJoCo Warp
-    portable  for pure JAX, which has no box against cylinder and no margins of meshes: the same, with a
-              prism for FetchSlide's puck
+    portable  for pure JAX, which has no box against cylinder and no margins of meshes: the same,
+              with a prism for FetchSlide's puck
 
 What they change is measured by `benchmarks/fidelity.py`; whatever it says, only `stock` is the
 original's model.
