@@ -172,11 +172,12 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def _errors(row: dict[str, Any], part: str, percentile: str) -> str:
+    """From whole states, which the oldest results lack, and from rebuilt ones."""
     whole, rebuilt = (
-        _small(row[start].get(part, {}).get(percentile))
+        row.get(start, {}).get(part, {}).get(percentile)
         for start in ("one_step", "one_step_rebuilt")
     )
-    return f"{whole} ({rebuilt})" if whole != "-" else whole
+    return "-" if rebuilt is None else f"{_small(whole)} ({_small(rebuilt)})"
 
 
 def _small(value: float | None) -> str:
