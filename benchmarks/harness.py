@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -16,7 +17,10 @@ from her_jax import metrics, provenance
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 from launch import guarded
 
-__all__ = ["RESULTS", "guarded", "markdown", "side_by_side", "timed", "write"]
+__all__ = ["COMMIT", "RESULTS", "guarded", "markdown", "side_by_side", "timed", "write"]
+
+COMMIT = provenance.commit()
+"""What is measured, before results are written beside it."""
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -57,7 +61,8 @@ def write(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
     about = {
         "device": provenance.device(),
         "versions": provenance.versions(),
-        "commit": provenance.commit(),
+        "commit": COMMIT,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
     metrics.write_json(path, {"benchmark": name, **about, "rows": rows})
     print(f"wrote {path}")
