@@ -37,7 +37,7 @@ import her_envs
 import original
 from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import SUBSTEPS, TASKS
-from her_envs.physics.mjx import NCONMAX, NJMAX
+from her_envs.physics.mjx import capacities
 from her_envs.physics.native import floats
 from her_jax.errors import UserError
 
@@ -220,9 +220,7 @@ def bare_warp(task: str, count: int, steps: int) -> Callable[[], Any]:
     data.mocap_pos[0], data.mocap_quat[0] = data.xpos[gripper], data.xquat[gripper]
     scene.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)  # as `warp` here
     model = mujoco_warp.put_model(scene.model)
-    worlds = mujoco_warp.put_data(
-        scene.model, data, nworld=count, naconmax=count * NCONMAX, njmax=NJMAX
-    )
+    worlds = mujoco_warp.put_data(scene.model, data, nworld=count, **capacities(count))
 
     def env_step() -> None:
         for _ in range(SUBSTEPS):

@@ -488,16 +488,14 @@ def transfer(folder: Path, run: Any, other: her_envs.FetchEnv, count: int) -> di
     _, state, _ = run.restore()
     native = her_envs.make(run.config.env.task)
     goals = goal_set.standard(native, count)
-    scores = {
-        who: {
-            _SUCCESS: evaluate.mean(
-                jax.jit(
-                    functools.partial(evaluate.evaluate, env, lambda _, obs: run.act(state, obs))
-                )(goals.starts).success
-            )
+    scores = {}
+    for who, env in (("native", native), ("other", other)):
+        score = functools.partial(evaluate.evaluate, env, lambda _, obs: run.act(state, obs))
+        outcome = jax.jit(score)(goals.starts)
+        scores[who] = {
+            _SUCCESS: evaluate.mean(outcome.success),
+            "broken_episodes": int(outcome.broken.sum()),
         }
-        for who, env in (("native", native), ("other", other))
-    }
     about = {"run": folder.name, "trained_on": run.config.env.physics, "episodes": count}
     return about | scores | {"goal_set": goals.sha256, "env_steps": int(state.env_steps)}
 

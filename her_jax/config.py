@@ -385,7 +385,7 @@ def _check_agent(agent: Any) -> None:
     )
 
 
-MATMUL_PRECISIONS = ("default", "float32", "tensorfloat32", "bfloat16")
+MATMUL_PRECISIONS = ("default", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -410,9 +410,9 @@ class TrainConfig:
     stored episodes, statistics and evaluation have none. 0.01 m made the HER paper's policy work on
     a robot (section 4.6)."""
     matmul_precision: str = "default"
-    """Of the matrix products in an update: "default" (the device's: TF32 on recent NVIDIA GPUs,
-    bfloat16 on TPUs, float32 on CPUs), "float32", "tensorfloat32" or "bfloat16". Physics and the
-    policy's actions do not change with it."""
+    """Of the matrix products in an update: "default" (JAX's, which is TF32 on recent NVIDIA GPUs,
+    bfloat16 on TPUs and float32 on CPUs) or "float32". Physics and the policy's actions do not
+    change with it."""
     eval_episodes: int = 200
     """Held-out goals on which success is measured after every epoch."""
     checkpoint_period: int = 1

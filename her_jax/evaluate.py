@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from her_jax.errors import UserError
-from her_jax.rollout import Policy, play
+from her_jax.rollout import Policy, broken, play
 from her_jax.types import Episode, GoalEnv, GoalObs, GoalSpec, Key
 
 
@@ -28,8 +28,8 @@ class Outcome(NamedTuple):
       reward_sum: float32 [E], the objective: rewards of the requested goal, summed over steps.
       cost_sum: float32 [E, K], costs summed over steps.
       cost_max: float32 [E, K], costs of the worst step.
-      broken: bool [E], whether the simulation broke; such an episode fails, and its distance,
-        reward and costs are not a number.
+      broken: bool [E], whether the simulation or the policy broke: something in the episode is not
+        finite. Such an episode fails, and its distance, reward and costs are not a number.
     """
 
     success: jax.Array
@@ -59,24 +59,24 @@ def outcome(env: GoalEnv, played: Episode) -> Outcome:
     """What came of episodes of any leading shape."""
     achieved = played.achieved_goal[..., 1:, :]
     goal = jnp.broadcast_to(played.desired_goal[..., None, :], achieved.shape)
-    broken = ~jnp.all(jnp.isfinite(achieved), axis=(-1, -2))
-    reached = env.success(achieved, goal) & ~broken[..., None]
+    is_broken = broken(played)
+    reached = env.success(achieved, goal) & ~is_broken[..., None]
     any_step = jnp.any(reached, axis=-1)
     return Outcome(
         success=any_step if env.goal_spec.any_step else reached[..., -1],
         success_any=any_step,
         distance=_unless(
-            broken, jnp.linalg.norm(achieved[..., -1, :] - played.desired_goal, axis=-1)
+            is_broken, jnp.linalg.norm(achieved[..., -1, :] - played.desired_goal, axis=-1)
         ),
-        reward_sum=_unless(broken, jnp.sum(env.reward(achieved, goal), axis=-1)),
-        cost_sum=jnp.sum(played.cost, axis=-2),
-        cost_max=jnp.max(played.cost, axis=-2),
-        broken=broken,
+        reward_sum=_unless(is_broken, jnp.sum(env.reward(achieved, goal), axis=-1)),
+        cost_sum=_unless(is_broken[..., None], jnp.sum(played.cost, axis=-2)),
+        cost_max=_unless(is_broken[..., None], jnp.max(played.cost, axis=-2)),
+        broken=is_broken,
     )
 
 
-def _unless(broken: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.where(broken, jnp.nan, values)
+def _unless(is_broken: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.where(is_broken, jnp.nan, values)
 
 
 def evaluate(env: GoalEnv, policy: Policy, starts: Any) -> Outcome:
@@ -100,7 +100,7 @@ def costs(env: GoalEnv, result: Outcome) -> dict[str, dict[str, Any]]:
         spec.name: {
             "units": spec.units,
             "episode_sum": mean(result.cost_sum[:, i]),
-            "worst_step": float(np.nanmax(result.cost_max[:, i])),
+            "worst_step": float(np.fmax.reduce(result.cost_max[:, i])),  # NaN only if all are
         }
         for i, spec in enumerate(env.cost_specs)
     }

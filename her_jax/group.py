@@ -82,7 +82,7 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     if not waiting:
         return {}
     require_memory(waiting[0].env, waiting[0].config, len(waiting))
-    goals = waiting[0].prepare()
+    goals = waiting[0].prepare(len(waiting))
     groups = [*_begun(waiting, mode, goals), *_fresh(waiting, mode, goals)]
     stopped: dict[Path, str] = {}
     for group in groups:

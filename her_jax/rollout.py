@@ -19,7 +19,7 @@ class Faults(NamedTuple):
     """What went wrong in the physics of episodes.
 
     Attributes:
-      broken: bool [...], whether anything that was observed is not finite.
+      broken: bool [...], whether anything in the episode is not finite.
       dropped: int32 [...], steps in which contacts were dropped for lack of room.
     """
 
@@ -57,16 +57,25 @@ def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> tuple[Epi
         action=actions,
         cost=costs,
     )
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(episode)]
-    return episode, Faults(~jnp.all(jnp.stack(finite)), jnp.sum(dropped | first.dropped))
+    return episode, Faults(broken(episode), jnp.sum(dropped | first.dropped))
 
 
-def without_broken(episodes: Episode, broken: jax.Array) -> Episode:
-    """Episodes [N, ...] with copies of the first that is not broken [N] in place of broken ones.
+def broken(episodes: Episode) -> jax.Array:
+    """Whether something in an episode, its actions included, is not finite; bool [...]."""
+    leading = episodes.desired_goal.ndim - 1
+    finite = [
+        jnp.isfinite(leaf).all(axis=tuple(range(leading, leaf.ndim)))
+        for leaf in jax.tree.leaves(episodes)
+    ]
+    return ~jnp.all(jnp.stack(finite), axis=0)
+
+
+def without_broken(episodes: Episode, is_broken: jax.Array) -> Episode:
+    """Episodes [N, ...] with copies of the first whole one in place of those that are broken [N].
 
     Their number must not change inside a compiled program. If all are broken, they stay, and
     whoever learns from them sees figures that are not finite, which ends a run.
     """
-    chex.assert_shape(broken, episodes.desired_goal.shape[:1])
-    source = jnp.where(broken, jnp.argmin(broken), jnp.arange(broken.size))
+    chex.assert_shape(is_broken, episodes.desired_goal.shape[:1])
+    source = jnp.where(is_broken, jnp.argmin(is_broken), jnp.arange(is_broken.size))
     return jax.tree.map(lambda x: x[source], episodes)

@@ -114,14 +114,17 @@ class Run:
         epoch, state, about = self.reopen()
         return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
 
-    def prepare(self) -> GoalSet:
+    def prepare(self, agents: int = 1) -> GoalSet:
         """Tests the reward and reads the held-out goals, before anything is written or compiled.
+
+        Args:
+          agents: how many train side by side.
 
         Raises:
           UserError: if the reward fails its test, or there are too few held-out goals.
         """
         reward.require(self.env)
-        self.console.print(memory_plan(self.env, self.config))
+        self.console.print(memory_plan(self.env, self.config, agents))
         return goal_set.standard(self.env, self.config.train.eval_episodes)
 
     def create(self) -> dict[str, Any]:
@@ -539,9 +542,9 @@ def episode_bytes(env: GoalEnv) -> int:
     return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
 
 
-def memory_plan(env: GoalEnv, config: Config) -> str:
-    """What a run will hold in the first device's memory, in a line."""
-    capacity, num_envs = config.replay.capacity, config.train.num_envs
+def memory_plan(env: GoalEnv, config: Config, agents: int = 1) -> str:
+    """What runs side by side will hold in the first device's memory, in a line."""
+    capacity, num_envs = agents * config.replay.capacity, agents * config.train.num_envs
     parts = [f"goal buffer {capacity * episode_bytes(env) / 1e9:.2f} GB"]
     if env.bytes_per_env:
         parts.append(

@@ -9,6 +9,7 @@ Everything that changes is in `TrainState`; the caller jits `epoch` and donates 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -308,7 +309,7 @@ def learn(
         batch, reward = replayed(env, config, replay, steps, label_key)
         way = returns(env, config, replay, steps, batch, reward)
         inputs = _inputs(config, statistics, batch, way, noise_key)
-        with jax.default_matmul_precision(config.train.matmul_precision):
+        with _precision(config.train.matmul_precision):
             learner, metrics = agent.update(learner, inputs, update_key)
         metrics["replayed_reward"] = jnp.mean(reward)
         metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
@@ -319,6 +320,11 @@ def learn(
     learner, (metrics, drawn) = jax.lax.scan(body, learner, keys)
     drawn = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)
     return learner, jax.tree.map(jnp.mean, metrics), drawn
+
+
+def _precision(name: str) -> contextlib.AbstractContextManager[None]:
+    """Of matrix products inside; "default" leaves what JAX is set to."""
+    return contextlib.nullcontext() if name == "default" else jax.default_matmul_precision(name)
 
 
 def _inputs(

@@ -88,7 +88,10 @@ def test_python_examples_of_the_readme():
 def test_settings_that_came_later_default_to_what_was_done_before():
     """A configuration of a run from before means today what it meant then."""
     values = presets.load("tuned", "fetch-reach").to_dict()
-    old = {"env": ("goal", "action_repeat", "n"), "train": ("observation_noise",)}
+    old = {
+        "env": ("goal", "action_repeat", "n"),
+        "train": ("observation_noise", "matmul_precision"),
+    }
     old["replay"] = ("plugin", "priority", "priority_share", "n_step", "late_batch_size")
     old["agent"] = ("name", "layer_norm", "critics", "target_critics", "average_rate")
     for part, names in old.items():
@@ -96,7 +99,7 @@ def test_settings_that_came_later_default_to_what_was_done_before():
             del values[part][name]
     config = Config.from_dict(values)
     assert config.env.goal == "many" and config.env.action_repeat == 1
-    assert config.train.observation_noise == 0
+    assert config.train.observation_noise == 0 and config.train.matmul_precision == "default"
     assert config.replay.priority == "uniform" and config.replay.n_step == 1
     assert config.replay.late_batch_size == 0 and config.replay.plugin == ""
     agent = ddpg(config)

@@ -170,7 +170,7 @@ def build(
             - figures["requested_goal_success"],
         },
         failure_labels=found,
-        warnings=_warnings(figures, found, rows),
+        warnings=_warnings(figures, found, rows, measured.outcome),
         hashes=hashes,
         run_id=hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16],
         made_with=provenance.versions()
@@ -416,7 +416,10 @@ def _finite(values: Any) -> Any:
 
 
 def _warnings(
-    m: dict[str, Any], found: dict[str, list[str]], rows: relabelling.Report
+    m: dict[str, Any],
+    found: dict[str, list[str]],
+    rows: relabelling.Report,
+    outcome: evaluate.Outcome,
 ) -> list[str]:
     warnings = [f"audit: {count} rows break the rule {rule}" for rule, count in rows.broken.items()]
     if not rows.share_holds:
@@ -432,6 +435,9 @@ def _warnings(
         warnings.append(f"{m['invalid_goal_share']:.2%} of the achieved goals are out of bounds")
     if labels.low_success(m) and not found:
         warnings.append("low success that no label explains; perhaps it needs more training")
+    broken = evaluate.mean(outcome.broken)
+    if broken:
+        warnings.append(f"{broken:.2%} of the evaluation's episodes broke; they count as failed")
     return warnings
 
 

@@ -178,7 +178,7 @@ def test_lifted_twice_a_function_sees_all_elements_at_once():
 
 
 def test_what_has_no_room_is_reported_and_not_silent():
-    cramped = her_envs.make("FetchReach", physics="warp", njmax=4)
+    cramped = her_envs.make("FetchReach", physics="warp", nconmax=8, njmax=4)
     state = jax.jit(jax.vmap(cramped.reset))(jax.random.split(jax.random.key(0), COUNT))
     after = jax.jit(jax.vmap(cramped.step))(state, jnp.zeros((COUNT, 4)))
     assert after.dropped.all()

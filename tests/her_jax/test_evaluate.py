@@ -107,7 +107,7 @@ def test_an_episode_whose_simulation_broke_fails_and_spoils_no_mean(toy):
     """Even one that ends at the goal."""
     starts = goal_set.draw(toy, 4).starts
     played = evaluate.episodes(toy, straight, starts)
-    broken = played._replace(achieved_goal=played.achieved_goal.at[1, 3].set(jnp.nan))
+    broken = played._replace(action=played.action.at[1, 3].set(jnp.nan))
     whole, outcome = evaluate.outcome(toy, played), evaluate.outcome(toy, broken)
     assert whole.success.all() and not whole.broken.any()
     assert outcome.success.tolist() == outcome.success_any.tolist() == [True, False, True, True]
@@ -115,4 +115,8 @@ def test_an_episode_whose_simulation_broke_fails_and_spoils_no_mean(toy):
     kept = np.array([0, 2, 3])
     assert evaluate.mean(outcome.distance) == evaluate.mean(whole.distance[kept])
     assert evaluate.mean(outcome.reward_sum) == evaluate.mean(whole.reward_sum[kept])
+    for name, cost in evaluate.costs(toy, outcome).items():
+        i = [spec.name for spec in toy.cost_specs].index(name)
+        assert cost["episode_sum"] == evaluate.mean(whole.cost_sum[kept, i])
+        assert cost["worst_step"] == whole.cost_max[kept, i].max()
     assert np.isnan(evaluate.mean([np.nan, np.nan]))  # nothing is left to be reported

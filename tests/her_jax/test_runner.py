@@ -101,16 +101,14 @@ def test_a_run_that_lost_its_summary_is_completed(toy, config, copied, finished)
     assert summary["requested_goal_success"] == finished[1]["requested_goal_success"]
 
 
-def test_an_extended_run_drops_the_old_summary_first(
-    toy, config, copied, finished, monkeypatch
-):
-    """Killed before it writes a new one, it must not look finished."""
+def test_an_extended_run_drops_the_old_claims_first(toy, config, copied, monkeypatch):
+    """Killed before it writes new ones, it must not look finished."""
     longer = run(toy, with_(config, env_steps=1200), copied)
-    monkeypatch.setattr(Run, "_summary", lambda *_: exec("raise KeyboardInterrupt"))
+    monkeypatch.setattr(Run, "audit", lambda *_: exec("raise KeyboardInterrupt"))
     with pytest.raises(KeyboardInterrupt):
         longer.resume()
-    assert not (copied / "summary.json").exists()
-    assert metrics.read_json(copied / "audit.json")["run_id"] != finished[1]["run_id"]
+    for name in ("summary.json", "audit.json", "audit.md", "episodes.parquet"):
+        assert not (copied / name).exists()
     monkeypatch.undo()
     _, summary = run(toy, with_(config, env_steps=1200), copied).resume()
     assert summary["env_steps"] == 1200

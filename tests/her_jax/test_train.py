@@ -67,6 +67,8 @@ def test_updates_have_the_precision_asked_for_and_nothing_else_has(toy, config):
     assert set(before) == {"DEFAULT"}
     assert after["HIGHEST"] > 0 and after.total() == before.total()
     assert after["DEFAULT"] > 0  # the policy that explores
+    with jax.default_matmul_precision("float32"):  # what a user set for everything stays
+        assert set(products_by_precision(toy, config)) == {"HIGHEST"}
 
 
 def test_counts(toy, config):

@@ -59,9 +59,9 @@ COMPARED = (
 )
 """Fields of MuJoCo's data that `Mjx.substep` returns, in the order in which they are derived."""
 
-_NOT_CONVEX, _CONVEX_OF_ONE = 4, 16
-"""Contacts for each collision by GJK (most are of boxes and planes), whose scratch memory is large;
-and how many of those a single simulation may have."""
+_CONTACTS_PER_CONVEX, _MIN_CONVEX = 4, 16
+"""Contacts for each collision by GJK, whose scratch memory is large (most contacts are of boxes and
+planes); and for how many of those there is room however few the simulations are."""
 
 _SOLVER_LIMITS = ("ITERATIONS", "LS_ITERATIONS")
 """Overflows that drop nothing."""
@@ -308,11 +308,7 @@ class Mjx:
 
     def _sizes(self, count: int) -> dict[str, int]:
         """What `make_data` must know of `count` simulations in MuJoCo Warp."""
-        if self.implementation == "jax":
-            return {}
-        contacts = count * self.nconmax
-        convex = max(contacts // _NOT_CONVEX, _CONVEX_OF_ONE)
-        return {"naconmax": contacts, "naccdmax": convex, "njmax": self.njmax}
+        return capacities(count, self.nconmax, self.njmax) if self.implementation == "warp" else {}
 
     def _overflow(self, data: Any) -> jax.Array:
         """What a step dropped, int32 []: bits of `OverflowType`, and 0 in pure JAX."""
@@ -379,6 +375,13 @@ class Mjx:
         pose = np.concatenate([data.xpos[body], data.xquat[body]])
         values = (data.qpos, data.qvel, data.qacc_warmstart, pose)
         return MjxState(*(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def capacities(count: int, nconmax: int = NCONMAX, njmax: int = NJMAX) -> dict[str, int]:
+    """Sizes of MuJoCo Warp's data for `count` simulations, by the names of its arguments."""
+    contacts = count * nconmax
+    convex = min(max(contacts // _CONTACTS_PER_CONVEX, _MIN_CONVEX), contacts)
+    return {"naconmax": contacts, "naccdmax": convex, "njmax": njmax}
 
 
 def require_options(nconmax: int, njmax: int, graph_mode: str) -> None:
