@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not know the flag
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +29,8 @@ from toy import PointEnv
 
 REPO = Path(__file__).resolve().parent.parent
 
+# Most programs run once or twice: they are compiled fast, and run slowly.
+jax.config.update("jax_disable_most_optimizations", True)
 # Equal programs of different tests, and of the next session, are compiled once.
 jax.config.update("jax_compilation_cache_dir", str(REPO / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -32,23 +38,22 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 SILENT = Console(quiet=True)
 
-HURRIED = os.environ | {
+SCRIPT_ENVIRONMENT = os.environ | {
     "COLUMNS": "200",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "MPLBACKEND": "Agg",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 }
-"""Environment of scripts whose programs run once: compiled fast, and slow."""
+"""Environment of scripts."""
 
 
 @contextlib.contextmanager
-def hurry(on: bool):
-    """Whether programs are compiled fast, and run slowly, within."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", on)
+def optimised():
+    """Programs compiled within are what users get."""
+    jax.config.update("jax_disable_most_optimizations", False)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @functools.cache
@@ -79,13 +84,6 @@ def toy() -> PointEnv:
     return PointEnv()
 
 
-@pytest.fixture(scope="module")
-def hurried():
-    """Programs of the module, each run once or twice, are compiled fast, and run slowly."""
-    with hurry(True):
-        yield
-
-
 @pytest.fixture
 def config() -> Config:
     """A run of the toy that takes a second."""
@@ -96,8 +94,7 @@ def config() -> Config:
 def finished(tmp_path_factory):
     """Final state, summary and folder of one run of the toy that tests only copy or read."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    with hurry(False):  # whoever asks first: others compare bits with it
-        return *Run(PointEnv(), tiny_config(), folder, SILENT).start(), folder
+    return *Run(PointEnv(), tiny_config(), folder, SILENT).start(), folder
 
 
 @pytest.fixture

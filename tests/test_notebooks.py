@@ -12,7 +12,7 @@ import cells
 import presets
 import published
 import table
-from conftest import HURRIED, REPO, with_
+from conftest import REPO, SCRIPT_ENVIRONMENT, with_
 from her_envs import bitflip
 from her_jax.audit import record
 from her_jax.runner import Run
@@ -52,7 +52,7 @@ def notebook(name: str, *words: str, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, str(NOTEBOOKS / f"{name}.py"), *words],
         cwd=folder,
-        env=HURRIED,
+        env=SCRIPT_ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,

@@ -21,7 +21,7 @@ import replay
 import sweeping
 import table
 import versus_sb3
-from conftest import HURRIED, REPO, SILENT, ddpg, with_
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, with_
 from her_jax import metrics, relabel
 from her_jax.audit import record
 from her_jax.config import Config
@@ -50,7 +50,6 @@ def test_presets_are_valid_for_every_task(preset, task):
         pytest.param("plappert2018", "fetch-push", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.usefixtures("hurried")
 def test_presets_run(preset, task, tmp_path, monkeypatch):
     """One round of the preset's environments and networks, with fewer updates; not audited, which
     takes longest to compile and has tests of its own.
@@ -152,7 +151,7 @@ def test_benchmarks_run(words, tmp_path):
             *(sys.executable, str(REPO / "benchmarks" / f"{name}.py"), *options),
             *("--smoke", "--out", str(out)),
         ],
-        env=HURRIED,
+        env=SCRIPT_ENVIRONMENT,
         timeout=900,
         capture_output=True,
         text=True,

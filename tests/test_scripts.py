@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import launch
-from conftest import HURRIED, REPO, same
+from conftest import REPO, SCRIPT_ENVIRONMENT, same
 from her_jax import relabel
 
 TINY = [
@@ -31,7 +31,7 @@ def shell(name: str, *words: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, str(REPO / "experiments" / f"{name}.py"), *words],
         cwd=folder,
-        env=HURRIED,
+        env=SCRIPT_ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,

@@ -19,13 +19,11 @@ import plot
 import sweep
 import table
 import train
-from conftest import HURRIED, REPO, SILENT, with_
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, with_
 from her_jax import metrics
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from toy import PointEnv
-
-pytestmark = pytest.mark.usefixtures("hurried")
 
 TINY = [
     *("--env-steps", "60", "--num-envs", "2", "--cycles-per-epoch", "1"),
@@ -49,7 +47,7 @@ def command(monkeypatch, *words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def swept(hurried, tmp_path_factory) -> Path:
+def swept(tmp_path_factory) -> Path:
     """Two settings of two seeds."""
     folder = tmp_path_factory.mktemp("sweep") / "s"
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -370,7 +368,7 @@ def test_benchmark_runs(tmp_path):
     out = tmp_path / "out.json"
     subprocess.run(
         [sys.executable, str(REPO / "benchmarks/sweeping.py"), "--smoke", "--out", str(out)],
-        env=HURRIED,
+        env=SCRIPT_ENVIRONMENT,
         check=True,
         timeout=300,
         capture_output=True,

@@ -19,8 +19,6 @@ from her_jax.config import Config
 from her_jax.types import Box, GoalObs
 from toy import PointEnv
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 def trained(env: Any, agent: Any, config: Config) -> Any:
     state = train.init(env, agent, config, jax.random.key(0))

@@ -19,8 +19,6 @@ from her_jax.audit import measure
 from her_jax.types import Box, Episode
 from toy import PointEnv
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 STORED = 12
 
 

@@ -14,8 +14,6 @@ from her_jax.runner import Run
 from her_jax.types import Moment
 from toy import PointEnv
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 def soon(key, step, stored, horizon):
     """One of the next three states."""

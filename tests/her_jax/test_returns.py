@@ -16,8 +16,6 @@ from her_jax.runner import Run
 from her_jax.types import Episode, Moment
 from toy import PointEnv
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 COUNT, STORED = 6, 4
 
 
