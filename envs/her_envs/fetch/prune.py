@@ -4,7 +4,7 @@ Two variants of the stock model, made by editing its `MjSpec`:
 
     fast      for MuJoCo Warp
     portable  for pure JAX, which has no box against cylinder and no margins of meshes: the same,
-              with a prism for FetchSlide's puck
+              with a prism for FetchSlide's puck; its contact sensors are others too (`model.py`)
 
 What they change is measured by `benchmarks/fidelity.py`; whatever it says, only `stock` is the
 original's model.
