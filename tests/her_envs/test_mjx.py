@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 import pytest
 
+import fidelity
 import her_envs
 from conftest import LEARNING, fetch, same, with_
 from her_envs.fetch import model as scenes
@@ -94,23 +95,19 @@ def test_pure_jax_resets_the_portable_model():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_one_substep_agrees_with_c():
-    """Stage by stage, from whole states with contact; the first stages are well-conditioned."""
-    scene = fetch("FetchPush").physics.scene
-    rows = floats(
-        np.asarray(jnp.stack([s.physics.row for s in played("FetchPush", "native", "stock")]))
-    )
-    rows = rows.reshape(-1, scene.row.size)
-    found, qpos, qvel = warp("FetchPush").physics.substep(rows)
-    data = mujoco.MjData(scene.model)
-    for i, row in enumerate(rows):
-        mujoco.mj_setState(scene.model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_step(scene.model, data)
-        for name in ("xpos", "site_xpos", "qfrc_bias"):
-            np.testing.assert_allclose(found[name][i], getattr(data, name), rtol=1e-3, atol=1e-3)
-        assert found["nefc"][i] >= 6  # the weld's
-        assert np.abs(qpos[i] - data.qpos).max() < 1e-3
-        assert np.abs(qvel[i] - data.qvel).max() < 0.5
+def test_one_substep_agrees_with_c_up_to_a_term_that_mjx_leaves_out():
+    """Stage by stage, from whole states with contact, within MuJoCo's own tolerances."""
+    states = played("FetchPush", "native", "stock")
+    rows = floats(np.stack([state.physics.row for state in states]))
+    rows = rows.reshape(-1, rows.shape[-1])
+    found = fidelity.stages(fetch("FetchPush"), warp("FetchPush").physics, rows)
+    shares = found["within_tolerance"]
+    solved = {name: shares.pop(name) for name in ("qfrc_constraint", "qacc")}
+    assert set(shares.values()) == {1.0}
+    assert max(solved.values()) < 0.9
+    assert min(found["within_tolerance_without_jacobian_rate"].values()) == 1.0
+    assert found["peak_constraint_rows"] >= 6  # the weld's
+    assert found["qpos"]["largest"] < 1e-3 and found["qvel"]["largest"] < 0.5
 
 
 @pytest.mark.parametrize("name", TASKS)
