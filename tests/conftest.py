@@ -22,9 +22,11 @@ from rich.console import Console
 
 import her_envs
 from her_envs.fetch.tasks import TASKS
+from her_jax import buffer, train
+from her_jax.agents.ddpg import DDPG
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
 from her_jax.runner import Run
-from her_jax.types import Episode
+from her_jax.types import Batch, Episode, GoalEnv
 from toy import PointEnv
 
 REPO = Path(__file__).resolve().parent.parent
@@ -147,6 +149,25 @@ def ddpg(config: Config) -> DDPGConfig:
     """The agent's settings of a run that has DDPG."""
     assert isinstance(config.agent, DDPGConfig)
     return config.agent
+
+
+def learn(
+    env: GoalEnv, config: Config, learner: Any, statistics: Any, replay: buffer.BufferState
+) -> tuple[Any, list[Batch]]:
+    """What `train.learn` returns with DDPG, and the batches that DDPG was given."""
+    kept = []
+
+    class Keeping(DDPG):
+        def update(self, learner, batch, key):
+            jax.debug.callback(kept.append, batch)
+            return super().update(learner, batch, key)
+
+    agent = Keeping(ddpg(config), env.action_size)
+    learned = jax.jit(functools.partial(train.learn, env, agent, config))(
+        learner, statistics, replay, jax.random.key(7)
+    )
+    jax.effects_barrier()
+    return learned, kept
 
 
 def same(a: Any, b: Any) -> bool:

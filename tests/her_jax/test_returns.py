@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import SILENT, ddpg, with_
+from conftest import SILENT, ddpg, learn, with_
 from her_jax import agents, buffer, normalizer, train
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -73,21 +73,10 @@ def test_returns_equal_a_loop(config, walks, n_step):
 
 def test_the_learner_is_given_them(config, walks):
     """Rewards, discounts and inputs of the batch are those of the returns."""
-    kept = []
-
-    class KeepingAgent(agents.DDPG):
-        def update(self, learner, batch, key):
-            kept.append(batch)
-            return super().update(learner, batch, key)
-
     config = with_(config, n_step=3, updates_per_cycle=1, batch_size=32, audited_rows=32)
-    env, agent = PointEnv(), KeepingAgent(ddpg(config), 2)
-    state = train.init(env, agent, config, jax.random.key(0))
-    with jax.disable_jit():
-        _, _, drawn = train.learn(
-            env, agent, config, state.learner, state.normalizer, walks, jax.random.key(1)
-        )
-    (batch,) = kept
+    env = PointEnv()
+    state = train.init(env, agents.DDPG(ddpg(config), 2), config, jax.random.key(0))
+    (_, _, drawn), (batch,) = learn(env, config, state.learner, state.normalizer, walks)
     way = train.returns(env, config, walks, drawn.steps, drawn.transitions, drawn.reward)
     np.testing.assert_allclose(batch.reward, way.reward, rtol=1e-6)
     np.testing.assert_allclose(batch.discount, way.discount, rtol=1e-6)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import LEARNING, ddpg, same, with_
+from conftest import LEARNING, ddpg, learn, same, with_
 from her_jax import evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.config import Config
@@ -147,29 +147,12 @@ def test_what_the_agent_is_given(config, strategy):
         def reward(self, achieved_goal, desired_goal):
             return achieved_goal[..., 0] - 2 * desired_goal[..., 1]
 
-    kept = []
-
-    class KeepingAgent(DDPG):
-        def update(self, learner, batch, key):
-            kept.append(batch)
-            return super().update(learner, batch, key)
-
     config = with_(config, strategy=strategy, batch_size=64, updates_per_cycle=1, std_floor=1e-6)
     env, agent = AsymmetricEnv(), DDPG(ddpg(config), 2)
     state = train.init(env, agent, config, jax.random.key(0))
     state, *_ = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
     statistics: Any = state.normalizer
-    with jax.disable_jit():  # so that the batch is kept as values
-        _, metrics, _ = train.learn(
-            env,
-            KeepingAgent(ddpg(config), 2),
-            config,
-            state.learner,
-            statistics,
-            state.buffer,
-            jax.random.key(7),
-        )
-    (batch,) = kept
+    (_, metrics, _), (batch,) = learn(env, config, state.learner, statistics, state.buffer)
 
     def unnormalised(inputs):
         mean = np.concatenate([statistics.mean["observation"], statistics.mean["goal"]])
@@ -202,13 +185,6 @@ def test_noise_is_on_what_training_observes_and_on_nothing_else(toy, config):
         updates_per_cycle=1,
         random_action_probability=0.0,
     )
-    kept = []
-
-    class KeepingAgent(DDPG):
-        def update(self, learner, batch, key):
-            kept.append(batch)
-            return super().update(learner, batch, key)
-
     agent = DDPG(ddpg(config), 2)
     state = train.init(toy, agent, config, jax.random.key(0))
     state, *_ = jax.jit(functools.partial(train.cycle, toy, agent, config))(state)
@@ -216,11 +192,8 @@ def test_noise_is_on_what_training_observes_and_on_nothing_else(toy, config):
         lambda x: np.asarray(x[: int(state.buffer.size)]), state.buffer.episodes
     )
     np.testing.assert_array_equal(episodes.observation, episodes.achieved_goal)  # stored without
-    with jax.disable_jit():
-        keeping = KeepingAgent(ddpg(config), 2)
-        learner, statistics = state.learner, state.normalizer
-        train.learn(toy, keeping, config, learner, statistics, state.buffer, jax.random.key(7))
-    (batch,) = kept
+    learner, statistics = state.learner, state.normalizer
+    _, (batch,) = learn(toy, config, learner, statistics, state.buffer)
     std: Any = statistics.std
     step = (np.asarray(batch.next_inputs - batch.inputs)[:, :2]) * np.asarray(std["observation"])
     residue = step - 0.1 * np.clip(batch.action, -1, 1)
