@@ -16,8 +16,6 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
 Half of the native episodes have random actions, half are scripted to push, strike or grasp. Results
 are written after every task, to benchmarks/results/fidelity-PHYSICS-MODEL.json unless `--out`; what
 the same commit has measured of other tasks stays in the file.
-
-Pure JAX on a CPU is some thirty times faster with XLA_FLAGS=--xla_cpu_use_fusion_emitters=false.
 """
 
 # pyright: reportAttributeAccessIssue=false

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import runpy
@@ -25,8 +26,22 @@ _plugins: set[str] = set()
 status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+def set_xla_flags() -> None:
+    """Turns off what slows CPU programs, unless `XLA_FLAGS` says otherwise; before JAX runs any.
+
+    The fusion emitters of jaxlib 0.10 compute a value anew for each of its uses, so that chains of
+    rotations, as in pure JAX kinematics, take exponentially long; all programs compile longer.
+    Other versions may not know the flag, and XLA refuses those that it does not know.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    known = importlib.metadata.version("jaxlib").startswith("0.10.")
+    if known and "xla_cpu_use_fusion_emitters" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+
+
 def guarded(main: Callable[[], None]) -> None:
     """Runs a script; bad input ends it with one line on standard error and exit status 2."""
+    set_xla_flags()
     try:
         main()
     except UserError as error:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import shutil
 from pathlib import Path
 from typing import Any
-
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not know the flag
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +17,7 @@ import pytest
 from rich.console import Console
 
 import her_envs
+import launch
 from her_envs.fetch.tasks import TASKS
 from her_jax import buffer, train
 from her_jax.agents.ddpg import DDPG
@@ -31,6 +28,7 @@ from toy import PointEnv
 
 REPO = Path(__file__).resolve().parent.parent
 
+launch.set_xla_flags()
 # Most programs run once or twice: they are compiled fast, and run slowly.
 jax.config.update("jax_disable_most_optimizations", True)
 # Equal programs of different tests, and of the next session, are compiled once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -328,3 +329,17 @@ def test_help_shows_every_setting(tmp_path):
     printed = script("train", "fetch-push", "--help", folder=tmp_path)
     for flag in ("--seed", "--out", "--physics", "--num-envs", "--env-steps", "--k", "--discount"):
         assert flag in printed
+
+
+def test_xla_flags_of_the_user_stay_and_other_versions_get_none(monkeypatch):
+    ours = "--xla_cpu_use_fusion_emitters=false"
+    for version, given, expected in (
+        ("0.10.2", "", ours),
+        ("0.10.2", "--xla_dump_to=x", f"--xla_dump_to=x {ours}"),
+        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
+        ("0.11.0", "", ""),
+    ):
+        monkeypatch.setattr(launch.importlib.metadata, "version", lambda _, now=version: now)
+        monkeypatch.setenv("XLA_FLAGS", given)
+        launch.set_xla_flags()
+        assert os.environ["XLA_FLAGS"] == expected

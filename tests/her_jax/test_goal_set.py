@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from conftest import ddpg, fetch, same
+from conftest import ddpg, fetch, optimised, same
 from her_envs.fetch.tasks import TASKS
 from her_jax import goal_set, train
 from her_jax.agents.ddpg import DDPG
@@ -36,7 +36,9 @@ def test_the_held_out_sets_stay_what_they_are(name, digest):
 def test_the_files_hold_what_the_reserved_keys_lead_to():
     """Nobody chose the goals: drawing them again gives the file."""
     env = fetch("FetchPush")
-    assert goal_set.draw(env, 1000).sha256 == goal_set.standard(env, 1000).sha256
+    with optimised():  # bits depend on how draws are compiled
+        drawn = goal_set.draw(env, 1000)
+    assert drawn.sha256 == goal_set.standard(env, 1000).sha256
 
 
 def test_a_file_restores_every_bit(toy, tmp_path):

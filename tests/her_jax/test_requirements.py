@@ -23,7 +23,17 @@ import pytest
 
 import compare
 import table
-from conftest import REPO, SILENT, ddpg, fetch, fetch_reset, fetch_step, naming_episodes, with_
+from conftest import (
+    REPO,
+    SILENT,
+    ddpg,
+    fetch,
+    fetch_reset,
+    fetch_step,
+    naming_episodes,
+    optimised,
+    with_,
+)
 from her_envs.fetch.tasks import TASKS
 from her_jax import evaluate, goal_set, metrics, relabel, train
 from her_jax.agents.ddpg import DDPG
@@ -309,7 +319,9 @@ def test_r18_evaluation_goals_are_a_hashed_file_that_training_never_draws(finish
         env = fetch(name)
         assert env.held_out_file is not None
         title = env.held_out_file.read_text().splitlines()[0]
-        assert title.endswith(goal_set.draw(env, 1000).sha256)  # drawn from the reserved keys
+        with optimised():  # bits depend on how draws are compiled
+            drawn = goal_set.draw(env, 1000)
+        assert title.endswith(drawn.sha256)  # drawn from the reserved keys
         assert title.endswith(goal_set.standard(env).sha256)  # and read from the file
     state, summary, _ = finished
     goals = goal_set.standard(PointEnv(), 8)
