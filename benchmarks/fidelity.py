@@ -406,8 +406,9 @@ def _in_c(
         mujoco.mj_step(model, data)
         qpos.append(data.qpos.copy())
         qvel.append(data.qvel.copy())
-    stacked = ({name: np.stack(x) for name, x in found.items()} for found in (derived, solved))
-    return *stacked, np.stack(qpos), np.stack(qvel)
+    fields = {name: np.stack(values) for name, values in derived.items()}
+    without_rates = {name: np.stack(values) for name, values in solved.items()}
+    return fields, without_rates, np.stack(qpos), np.stack(qvel)
 
 
 def _equality_rates(model: mujoco.MjModel, data: mujoco.MjData, row: np.ndarray) -> np.ndarray:
