@@ -27,6 +27,7 @@ import fidelity
 import harness
 import her_envs
 import presets
+from her_jax.errors import UserError
 
 WORLDS = (1024, 4096, 8192, 16384, 32768)
 """Numbers of environments whose throughput is measured."""
@@ -80,6 +81,8 @@ def main(
       smoke: A tiny run that only shows that everything works.
       out: Results file; default benchmarks/results/accelerator.json.
     """
+    if task not in her_envs.TASKS:
+        raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(her_envs.TASKS)}")
     rounds, steps = (1, 2) if smoke else (3, 20)
     if smoke:
         worlds, task = (2,), "FetchReach"

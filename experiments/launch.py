@@ -26,6 +26,10 @@ _plugins: set[str] = set()
 status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+JUDGES = tuple(name for name in her_envs.PHYSICS if name != "jax")
+"""Physics that can simulate the stock model, on which success is measured."""
+
+
 def set_xla_flags() -> None:
     """Turns off what slows CPU programs, unless `XLA_FLAGS` says otherwise; before JAX runs any.
 
@@ -65,9 +69,9 @@ def make_envs(settings: EnvConfig) -> tuple[GoalEnv, GoalEnv]:
     Raises:
       UserError: if a setting is unknown.
     """
-    if settings.scored_on not in her_envs.PHYSICS:
-        known = ", ".join(her_envs.PHYSICS)
-        raise UserError(f"scored_on: {settings.scored_on!r} is unknown; choose one of {known}")
+    if settings.scored_on not in JUDGES:
+        known = ", ".join(JUDGES)
+        raise UserError(f"scored_on: {settings.scored_on!r} cannot score; choose one of {known}")
     env = make_env(settings)
     judging = dataclasses.replace(settings, physics=settings.scored_on, model="stock")
     return env, env if judging == settings else make_env(judging)

@@ -255,8 +255,8 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     names = [name for name in grouping.settings(plain) if name not in ("task", "agent")]
     flips = plain.env.task == bitflip.NAME
     if recipe.flips is not None and recipe.flips != flips:
-        kind = "bit-flip" if recipe.flips else "the Fetch tasks"
-        raise UserError(f"figure: {options.figure!r} is of {kind}; use another task")
+        kind = "bit-flip" if recipe.flips else "a Fetch task"
+        raise UserError(f"figure: {options.figure!r} is not of {task[0]}; give {kind}")
     usual = presets.load("tuned", task[0], plain.env.n).train.env_steps
     if plain.train.env_steps != usual:
         recipe = dataclasses.replace(recipe, episodes=None)  # the command line says

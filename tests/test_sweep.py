@@ -185,7 +185,7 @@ def test_every_size_of_the_bit_figure_gets_as_many_episodes():
     assert (15, 750_000) in budgets and (50, 2_500_000) in budgets
     short = sweep.parse(["bit-flip", "--figure", "bits", "--env-steps", "640"])[0]
     assert {s.config.train.env_steps for s in short.settings} == {640}
-    with pytest.raises(UserError, match="figure: 'bits' is of bit-flip; use another task"):
+    with pytest.raises(UserError, match="figure: 'bits' is not of fetch-push; give bit-flip"):
         sweep.parse(["fetch-push", "--figure", "bits"])
 
 

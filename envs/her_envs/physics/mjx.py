@@ -342,7 +342,7 @@ class Mjx:
         except NotImplementedError as error:
             raise UserError(
                 f"physics: {self.implementation!r} cannot simulate this model ({error}); "
-                "choose another model"
+                "use model 'portable'"
             ) from None
 
     def _blank(self, count: int) -> Any:
