@@ -129,7 +129,7 @@ def earlier(path: Path, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     written = metrics.read_json(path)
-    of_commit = (name.removesuffix("+changes") for name in (written["commit"], harness.COMMIT))
+    of_commit = (name.removesuffix("+changes") for name in (written["commit"], harness.commit()))
     if len(set(of_commit)) > 1:
         return []
     return [row for row in written["rows"] if row["task"] not in tasks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import sys
@@ -17,12 +18,15 @@ from her_jax import metrics, provenance
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 from launch import guarded
 
-__all__ = ["COMMIT", "RESULTS", "guarded", "markdown", "side_by_side", "timed", "write"]
-
-COMMIT = provenance.commit()
-"""What is measured, before results are written beside it."""
+__all__ = ["RESULTS", "commit", "guarded", "markdown", "side_by_side", "timed", "write"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@functools.cache
+def commit() -> str:
+    """What is measured: the checkout before results are written into it."""
+    return provenance.commit()
 
 
 def timed(call: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -61,7 +65,7 @@ def write(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
     about = {
         "device": provenance.device(),
         "versions": provenance.versions(),
-        "commit": COMMIT,
+        "commit": commit(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
     metrics.write_json(path, {"benchmark": name, **about, "rows": rows})
