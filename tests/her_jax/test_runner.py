@@ -249,7 +249,7 @@ def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(con
     greedy = PointEnv(bytes_per_env=10**12)
     with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):
         run(greedy, config, tmp_path / "r")
-    assert "4 simulations of 1 kB: 0.00 GB" in runner.memory_plan(
-        PointEnv(bytes_per_env=1000), config
-    )
+    small = PointEnv(bytes_per_env=1000)
+    assert "4 simulations of 1 kB: 0.00 GB" in runner.memory_plan(small, config)
+    assert "12 simulations of 1 kB: 0.00 GB" in runner.memory_plan(small, config, agents=3)
     assert "simulations" not in runner.memory_plan(PointEnv(), config)
