@@ -137,10 +137,12 @@ def earlier(path: Path, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def committed() -> list[dict[str, Any]]:
     """Rows of all results files, those of the stock model first."""
-    files = sorted(
-        harness.RESULTS.glob("fidelity-*.json"), key=lambda p: ("stock" not in p.stem, p)
+    files = harness.RESULTS.glob("fidelity-*.json")
+    order = list(TASKS)
+    return sorted(
+        (row for path in files for row in metrics.read_json(path)["rows"]),
+        key=lambda r: (r["model"] != "stock", r["physics"], r["model"], order.index(r["task"])),
     )
-    return [row for path in files for row in metrics.read_json(path)["rows"]]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
