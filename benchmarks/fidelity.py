@@ -136,13 +136,23 @@ def earlier(path: Path, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def committed() -> list[dict[str, Any]]:
-    """Rows of all results files, those of the stock model first."""
-    files = harness.RESULTS.glob("fidelity-*.json")
+    """Rows of all results files: those of the stock model first, then by physics, model and task.
+
+    A file holds the rows of one commit; a task that another one measured has a file of its own.
+
+    Raises:
+      UserError: if two files measured the same.
+    """
     order = list(TASKS)
-    return sorted(
-        (row for path in files for row in metrics.read_json(path)["rows"]),
-        key=lambda r: (r["model"] != "stock", r["physics"], r["model"], order.index(r["task"])),
-    )
+    rows: dict[tuple[bool, str, str, int], dict[str, Any]] = {}
+    for path in sorted(harness.RESULTS.glob("fidelity-*.json")):
+        for row in metrics.read_json(path)["rows"]:
+            physics, model, task = row["physics"], row["model"], row["task"]
+            place = (model != "stock", physics, model, order.index(task))
+            if place in rows:
+                raise UserError(f"{path}: {task} on {physics} with {model} has another file")
+            rows[place] = row
+    return [rows[place] for place in sorted(rows)]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -14,7 +14,7 @@ import jax
 
 _PACKAGES = (
     *("her-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "brax", "numpy"),
-    *("mujoco", "gymnasium-robotics"),
+    *("mujoco", "warp-lang", "gymnasium-robotics"),
 )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import env_throughput
 import fidelity
+import harness
 import her_envs
 import launch
 import plot
@@ -184,6 +185,18 @@ def test_tables_of_the_readme_are_the_measured_ones():
     assert sweeping.table(together) in readme
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
     assert versus_sb3.table(raced) in readme
+
+
+def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    row = {"task": "FetchPush", "physics": "warp", "model": "fast"}
+    other = row | {"task": "FetchReach"}
+    metrics.write_json(tmp_path / "fidelity-a.json", {"rows": [row]})
+    metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other]})
+    assert fidelity.committed() == [other, row]
+    metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other, row]})
+    with pytest.raises(UserError, match="fidelity-b.json: FetchPush on warp with fast"):
+        fidelity.committed()
 
 
 @pytest.mark.parametrize("folder", SWEEPS, ids=lambda folder: folder.name)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import jax
@@ -15,7 +16,7 @@ import pytest
 
 import fidelity
 import her_envs
-from conftest import LEARNING, fetch, same, with_
+from conftest import LEARNING, fetch, optimised, same, with_
 from her_envs.fetch import model as scenes
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import TASKS
@@ -48,8 +49,10 @@ def played(name: str, physics: str = "warp", model: str = "stock"):
     reset = jax.jit(jax.vmap(made(name, physics, model).reset))
     states = [reset(jax.random.split(jax.random.key(0), COUNT))]
     actions = jax.random.uniform(jax.random.key(1), (3, COUNT, 4), minval=-1.0, maxval=1.0)
-    for action in actions.at[-1, :, 2].set(-1.0):
-        states.append(stepping(name, physics, model)(states[-1], action))
+    # Pure JAX that XLA does not optimise takes a quarter of an hour for these steps.
+    with optimised() if physics == "jax" else contextlib.nullcontext():
+        for action in actions.at[-1, :, 2].set(-1.0):
+            states.append(stepping(name, physics, model)(states[-1], action))
     return states
 
 
@@ -80,7 +83,7 @@ def test_every_backend_and_model_keeps_the_contract(name, physics, model):
         position = slice(0, 6 if env.task.has_object else 3)
         error = np.abs(state.obs.observation - other.obs.observation)[:, position]
         assert error.max() <= (0.0 if same_physics else 5e-3), error.max(axis=0)
-        assert np.median(error) <= 2e-4
+        assert np.median(error) <= (0.0 if same_physics else 5e-4)
 
 
 def test_pure_jax_resets_the_portable_model():
