@@ -3,12 +3,12 @@
     python benchmarks/accelerator.py [--budget-s 540] [--smoke] [--out FILE]
 
 In this order, each part only while there is time left, and every result written to one JSON file as
-soon as it is there, so that a time-out loses nothing: memory; throughput by number of worlds, then of
-the pruned model and beside MuJoCo's C engine and Warp alone; the short fidelity report; FetchPush from
-scratch to 0.9; graph modes; the same training on native physics; throughput of the other tasks. No part
-begins after the budget; one that has begun ends, a training two and a half minutes after its compile at
-the latest. A part that fails, because it does not fit or otherwise, leaves its error in the file and the
-next one runs.
+soon as it is there, so that a time-out loses nothing: memory; throughput by number of worlds, then
+of the pruned model and beside MuJoCo's C engine and Warp alone; the short fidelity report;
+FetchPush from scratch to 0.9; graph modes; the same training on native physics; throughput of the
+other tasks. No part begins after the budget; one that has begun ends, a training two and a half
+minutes after its compile at the latest. A part that fails, because it does not fit or otherwise,
+leaves its error in the file and the next one runs.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
     metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other]})
     assert fidelity.committed() == [other, row]
     metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other, row]})
-    with pytest.raises(UserError, match="fidelity-b.json: FetchPush on warp with fast"):
+    with pytest.raises(UserError, match="FetchPush on warp with fast has"):
         fidelity.committed()
 
 
