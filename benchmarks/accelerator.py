@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 
 import end_to_end
 import env_throughput
@@ -146,4 +145,4 @@ def training(physics: str, smoke: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    harness.guarded(lambda: tyro.cli(main))
+    harness.run(main)

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import harness
 import her_envs
@@ -121,4 +120,4 @@ def _filled(env: her_envs.FetchEnv, capacity: int, key: Key) -> buffer.BufferSta
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    harness.run(main)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,15 +21,12 @@ import jax
 import tyro
 
 import harness
+import launch
+import presets
 from her_jax import agents, buffer, evaluate, goal_set, rollout, train
 from her_jax.config import Config
 from her_jax.runner import memory_plan, require_memory
 from her_jax.types import GoalEnv
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "experiments"))
-
-import launch
-import presets
 
 
 def main(
@@ -228,4 +224,4 @@ def learn(
 
 
 if __name__ == "__main__":
-    harness.guarded(lambda: tyro.cli(main))
+    harness.run(main)

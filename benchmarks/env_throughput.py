@@ -30,7 +30,6 @@ import jax.numpy as jnp
 import mujoco
 import mujoco.batch
 import numpy as np
-import tyro
 
 import harness
 import her_envs
@@ -268,4 +267,4 @@ def gym_loop(vector: Any, actions: np.ndarray) -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
-    harness.guarded(lambda: tyro.cli(main))
+    harness.run(main)

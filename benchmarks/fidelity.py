@@ -24,7 +24,6 @@ the same commit has measured of other tasks stays in the file.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +32,10 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-import tyro
 
 import harness
 import her_envs
+import launch
 from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import TASKS
 from her_envs.physics.base import Scene
@@ -45,10 +44,6 @@ from her_envs.physics.native import NativeState, floats
 from her_jax import evaluate, goal_set, metrics, rollout
 from her_jax.errors import UserError
 from her_jax.types import Episode, GoalObs
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "experiments"))
-
-import launch
 
 TOLERANCES = {
     "xpos": (1e-5, 1e-4),
@@ -541,4 +536,4 @@ def transfer(folder: Path, run: Any, other: her_envs.FetchEnv, count: int) -> di
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    harness.run(main)

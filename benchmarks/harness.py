@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tyro
 
 from her_jax import metrics, provenance
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
-from launch import guarded
-
-__all__ = ["RESULTS", "commit", "guarded", "markdown", "side_by_side", "timed", "write"]
+import launch
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def run(main: Callable[..., None]) -> None:
+    """Runs a benchmark as the scripts run, its options from the command line."""
+    commit()
+    launch.guarded(lambda: tyro.cli(main))
+
+
 @functools.cache
 def commit() -> str:
-    """What is measured: the checkout before results are written into it."""
+    """What is measured: the checkout as it is when first asked, by `run`, and not at the end."""
     return provenance.commit()
 
 

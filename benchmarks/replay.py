@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 import harness
 import her_envs
@@ -224,4 +223,4 @@ def matrix_products(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    harness.run(main)

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 
 import harness
 import her_envs
+import presets
 from her_jax import group, train
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
 from her_jax.runner import Run
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
-import presets
 
 MODES = ("map", "vmap")
 
@@ -106,4 +102,4 @@ def _compiled(function: Callable[..., Any], state: Any) -> tuple[Callable[..., A
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    harness.run(main)

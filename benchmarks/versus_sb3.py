@@ -32,7 +32,6 @@ import functools
 import importlib
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,20 +41,16 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import harness
 import her_envs
 import original
+import presets
 from her_envs.fetch.tasks import TASKS
 from her_jax import agents, evaluate, goal_set, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.types import Agent, GoalEnv, GoalObs
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
-import launch
-import presets
 
 PEERS = {"sac": "SAC", "tqc": "TQC", "sac-docs": "SAC"}
 """Contender -> class of Stable-Baselines3 or sb3-contrib."""
@@ -614,4 +609,4 @@ def _require_file(out: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    harness.run(main)
