@@ -83,7 +83,7 @@ def test_every_backend_and_model_keeps_the_contract(name, physics, model):
         position = slice(0, 6 if env.task.has_object else 3)
         error = np.abs(state.obs.observation - other.obs.observation)[:, position]
         assert error.max() <= (0.0 if same_physics else 5e-3), error.max(axis=0)
-        assert np.median(error) <= (0.0 if same_physics else 5e-4)
+        assert np.median(error) <= (5e-4 if physics == "jax" else 2e-4)
 
 
 def test_pure_jax_resets_the_portable_model():
