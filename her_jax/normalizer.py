@@ -8,25 +8,35 @@ sums are Welford's instead of float32 E[x^2] - E[x]^2, which cancels far from ze
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from her_jax.config import NormalizerConfig
 
-with contextlib.redirect_stdout(
-    io.StringIO()
-):  # MJX, which Brax imports, prints that Warp is absent
-    from brax.training.acme import running_statistics
+if TYPE_CHECKING:
+    from brax.training.acme.running_statistics import RunningStatisticsState as NormalizerState
 
-NormalizerState = running_statistics.RunningStatisticsState
+
+@functools.cache
+def _brax() -> Any:
+    """The module `running_statistics`, imported at its first use.
+
+    Brax imports MJX and Warp: seconds that neither plots nor refusals of bad input should take. The
+    first use may be within a trace, of which no constant of those modules may become a part; and
+    MJX prints when Warp is absent.
+    """
+    with jax.ensure_compile_time_eval(), contextlib.redirect_stdout(io.StringIO()):
+        from brax.training.acme import running_statistics
+    return running_statistics
 
 
 def init(observation_size: int, goal_size: int) -> NormalizerState:
     """No data yet: mean 0, standard deviation 1."""
-    return running_statistics.init_state(
+    return _brax().init_state(
         {"observation": jnp.zeros(observation_size), "goal": jnp.zeros(goal_size)}
     )
 
@@ -38,7 +48,7 @@ def update(
     config: NormalizerConfig,
 ) -> NormalizerState:
     """Takes in observations [..., O] and goals [..., G] with equal leading dimensions."""
-    return running_statistics.update(
+    return _brax().update(
         state, _clipped(observation, goal, config), std_min_value=config.std_floor
     )
 
@@ -50,7 +60,7 @@ def inputs(
     config: NormalizerConfig,
 ) -> jax.Array:
     """Normalised observation and goal, concatenated: [..., O], [..., G] -> [..., O+G]."""
-    normalized = running_statistics.normalize(
+    normalized = _brax().normalize(
         _clipped(observation, goal, config), state, max_abs_value=config.output_clip
     )
     return jnp.concatenate([normalized["observation"], normalized["goal"]], axis=-1)

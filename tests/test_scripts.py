@@ -211,24 +211,26 @@ def test_audit_finds_every_stored_transition_clean(trained):
 def copy_of(trained: Path, folder: Path, file: str, old: str, new: str) -> None:
     """The run, one of its files edited."""
     shutil.copytree(trained / "run", folder / "run")
-    text = (folder / "run" / file).read_text()
+    edit(folder / "run" / file, old, new)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
     assert old in text
-    (folder / "run" / file).write_text(text.replace(old, new, 1))
+    path.write_text(text.replace(old, new, 1))
 
 
 def test_verifying_an_edited_run_names_what_differs(trained, tmp_path):
     copy_of(trained, tmp_path, "summary.json", '"eval_episodes": 4', '"eval_episodes": 5')
-    printed = script("audit", "run", "--verify", folder=tmp_path, rc=1, output=True)
-    (line,) = json.loads(printed)["differences"]
-    assert line == "summary.json: eval_episodes: 5 saved, 4 recomputed"
-
-
-def test_verifying_notices_an_edited_page_and_log(trained, tmp_path):
-    copy_of(trained, tmp_path, "audit.md", "**Success", "**Great success")
+    edit(tmp_path / "run" / "audit.md", "**Success", "**Great success")
     log = pq.read_table(tmp_path / "run" / "episodes.parquet")
     pq.write_table(log.slice(1), tmp_path / "run" / "episodes.parquet")
     printed = script("audit", "run", "--verify", folder=tmp_path, rc=1, output=True)
     lines = json.loads(printed)["differences"]
+    assert {line.split(": ")[0] for line in lines} == {
+        *("summary.json", "audit.md", "episodes.parquet")
+    }
+    assert "summary.json: eval_episodes: 5 saved, 4 recomputed" in lines
     assert "audit.md: the text is not the record's" in lines
     assert any(line.startswith("episodes.parquet: rows: ") for line in lines)
     assert any(line.startswith("episodes.parquet: equal: False") for line in lines)
