@@ -99,7 +99,7 @@ def audit_run(run: Run) -> bool:
 def verify_run(run: Run) -> bool:
     """Recomputes every number of a run's record; whether all agree."""
     saved = record.read(run.folder)
-    _, state, about = run.restore()
+    epoch, state, about = run.restore()
     launch.status.print("compiling, then recomputing ...")
     rebuilt, steps = run.measure(
         state, about, goal_set.standard(run.env, run.config.train.eval_episodes)
@@ -119,13 +119,13 @@ def verify_run(run: Run) -> bool:
         record.MARKDOWN: []
         if written.is_file() and written.read_bytes() == text.encode()
         else ["the text is not the record's"],
-        metrics.SUMMARY: _summary_differences(run, rebuilt, int(state.env_steps)),
+        metrics.SUMMARY: _summary_differences(run, rebuilt, epoch, int(state.env_steps)),
     }
     lines = [f"{file}: {line}" for file, all_ in found.items() for line in all_]
     launch.report(
         {
             "run_id": saved.run_id,
-            "compared": len(rebuilt.as_row()),
+            "compared": sum(not name.startswith("made_with.") for name in rebuilt.as_row()),
             "differences": lines,
             "verified": not lines,
         }
@@ -133,7 +133,9 @@ def verify_run(run: Run) -> bool:
     return not lines
 
 
-def _summary_differences(run: Run, rebuilt: record.AuditRecord, env_steps: int) -> list[str]:
+def _summary_differences(
+    run: Run, rebuilt: record.AuditRecord, epoch: int, env_steps: int
+) -> list[str]:
     """What the summary says otherwise than the recomputed record."""
     if not (run.folder / metrics.SUMMARY).is_file():
         return []
@@ -143,8 +145,11 @@ def _summary_differences(run: Run, rebuilt: record.AuditRecord, env_steps: int) 
         "task": config.env.task,
         "seed": config.seed,
         "physics": config.env.physics,
+        "model": config.env.model,
+        "scored_on": config.env.scored_on,
         "reward": config.env.reward,
         "env_steps": env_steps,
+        "updates": epoch * config.train.cycles_per_epoch * config.train.updates_per_cycle,
         "commit": rebuilt.hashes["code"],
     }
     return record.differences({name: summary.get(name) for name in recomputed}, recomputed)

@@ -94,6 +94,8 @@ def settings(config: Config) -> dict[str, Any]:
     return lasting | {
         "eval_episodes": config.train.eval_episodes,
         "scored_on": config.env.scored_on,
+        "nconmax": config.env.nconmax,
+        "njmax": config.env.njmax,
     }
 
 

@@ -1,9 +1,9 @@
 """Prints the README's tables of results and costs: `python experiments/table.py [RUN ...]`.
 
 Without arguments it reads the committed runs in experiments/reference. Success is on held-out
-requested goals at the last step; steps and seconds to a success are those of the first evaluation
-that reached it. Where there are several seeds, figures are medians over them. The setting is what
-tells runs from the others of their task.
+requested goals at the last step (of bit flipping at any step); steps and seconds to a success are
+those of the first evaluation that reached it. Where there are several seeds, figures are medians
+over them. The setting is what tells runs from the others of their task.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class DDPGConfig:
     action_l2: float = 1.0
     """Weight of the mean squared action in the actor's loss."""
     noise_std: float = 0.2
-    """Standard deviation of the exploration noise, in units of the action range."""
+    """Standard deviation of the exploration noise, in units of the largest action."""
     random_action_probability: float = 0.3
     """Share of exploratory actions that are replaced, whole, by a uniform one."""
 
@@ -237,13 +237,13 @@ class TD3Config:
     actor_period: int = 2
     """Updates of the critics between two updates of the actor and moves of the targets (d)."""
     target_noise_std: float = 0.2
-    """Standard deviation of the noise on the target action, in units of the action range."""
+    """Standard deviation of the noise on the target action, in units of the largest action."""
     target_noise_clip: float = 0.5
     """Largest size of that noise (c)."""
     action_l2: float = 0.0
     """Weight of the mean squared action in the actor's loss; the paper has none."""
     noise_std: float = 0.2
-    """Standard deviation of the exploration noise, in units of the action range."""
+    """Standard deviation of the exploration noise, in units of the largest action."""
     random_action_probability: float = 0.3
     """Share of exploratory actions that are replaced, whole, by a uniform one."""
 
@@ -255,7 +255,8 @@ class TD3Config:
 class SACConfig:
     """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905), temperature tuned or fixed.
 
-    With `--critics 10 --target-critics 2` and many updates it is REDQ (arXiv:2101.05982).
+    With `--critics 10 --target-critics 2` it has the critics of REDQ (arXiv:2101.05982), whose code
+    updates actor and temperature only at every twentieth update of the critics; here all follow.
     """
 
     NAME: ClassVar[str] = "sac"

@@ -36,8 +36,7 @@ def energy(episode: Episode) -> jax.Array:
     """Energy that the object was given: the sum over steps of its increases, in J for 1 kg.
 
     Goals must be positions in metres, z last. Their first state is taken to be at rest. Potential
-    and linear kinetic energy; the objects of the Fetch tasks are small, and the authors' rotational
-    term is left out, because goals do not tell rotation.
+    and linear kinetic energy, as in the authors' code for the Fetch tasks.
 
     References:
       Zhao and Tresp 2018, "Energy-Based Hindsight Experience Prioritization" (arXiv:1810.01363),

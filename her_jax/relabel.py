@@ -60,7 +60,8 @@ def future_actual(key: Key, step: Moment, stored: jax.Array, horizon: int) -> Mo
     """By halves `future`, and the goal that a random stored episode was asked for.
 
     With k = 4 that is 40 % future, 40 % requested goals, 20 % unchanged: the mixture of mrl, which
-    keeps the policy's eye on the goals that it will be asked for.
+    keeps the policy's eye on the goals that it will be asked for. mrl relabels by `future` alone
+    for its first 25,000 steps; here the mixture is used from the start.
 
     References:
       Pitis et al. 2020, "Maximum Entropy Gain Exploration for Long Horizon Multi-goal Reinforcement

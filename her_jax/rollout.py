@@ -57,7 +57,7 @@ def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> tuple[Epi
         action=actions,
         cost=costs,
     )
-    return episode, Faults(broken(episode), jnp.sum(dropped | first.dropped))
+    return episode, Faults(broken(episode), jnp.sum(dropped))
 
 
 def broken(episodes: Episode) -> jax.Array:

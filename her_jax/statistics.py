@@ -62,6 +62,9 @@ def interquartile_mean_interval(
 ) -> Interval:
     """The IQM and its percentile interval under a bootstrap stratified by task.
 
+    Of fewer than four scores the IQM is their mean, and the 95 % interval of two or three runs of
+    one task reaches from the lowest to the highest.
+
     Args:
       scores: [S], or [S, M] for M tasks; within each task its own S runs are drawn anew, with
         replacement.

@@ -268,7 +268,8 @@ def returns(
     """n-step returns from `steps` [B], every reward on the way under the goal of the row.
 
     A way ends after `n_step` steps or with its episode, whose last state is bootstrapped like any
-    other because nothing is terminal.
+    other because nothing is terminal. With more than one step the return is that of the stored
+    actions, which the policy may no longer take: it is off-policy and not corrected.
     """
     discount, n_step = config.agent.discount, config.replay.n_step
     if n_step == 1:

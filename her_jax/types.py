@@ -347,7 +347,11 @@ class GoalEnv(Protocol):
         ...
 
     def reward(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:
-        """The only definition of the reward: [..., G], [..., G] -> [...]."""
+        """The only definition of the reward: [..., G], [..., G] -> [...], in [-1, 0].
+
+        Agents clip targets to what such rewards can add up to. A reward above 0 is refused before
+        training; one below -1, as of `dense` beyond 1 m, is learned from as far as the clip allows.
+        """
         ...
 
     def success(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:

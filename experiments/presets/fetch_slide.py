@@ -7,10 +7,11 @@ Expected:  success 0.80 on 200 held-out goals within 5 cm by 0.55 M environment 
            0.86 after 1 M (three seeds)
 
 Against Baselines: episodes in which the puck gained energy are replayed more often, two goals in
-five are requested ones (`future_actual`), the critic is normalised, targets follow slowly after
-every update, a running average of the actor is evaluated, the action penalty is a hundredth and
-exploration is calmer (mrl's values). 64 transitions are replayed for each environment step. The
-puck slides on after it is struck, so the discount of FetchPush is too low here.
+five are what other episodes were asked for (`future_actual`), the critic is normalised, targets
+follow slowly after every update, a running average of the actor is evaluated, the action penalty is
+a hundredth and exploration is calmer (mrl's values). 64 transitions are replayed for each
+environment step. The puck slides on after it is struck, so the discount of FetchPush is too low
+here.
 """
 
 from __future__ import annotations

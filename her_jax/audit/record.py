@@ -381,7 +381,7 @@ def markdown(record: AuditRecord) -> str:
         "|---|---|",
         f"| objective, sum of an episode | {_show(record.reward_decomposition['objective'])} |",
         "| safety | the costs above; not part of the reward |",
-        "| exploration, what its noise changes in requested-goal success | "
+        "| exploration, success of the exploring policy less that of the evaluated one | "
         f"{record.reward_decomposition['exploration']:+.3f} |",
         "",
         f"Scored on {e['physics']} physics, MuJoCo {e['mujoco']}; {record.made_with['device']}; by "

@@ -27,7 +27,7 @@ def examine(env: GoalEnv) -> dict[str, str]:
     Returns:
       Part of the test -> "pass", or what is wrong: the three hand-written pairs; `pure`, the reward
       is a function of (achieved, desired) alone; `grounded`, so is success; `agrees`, a sparse
-      reward is highest exactly where the goal is reached.
+      reward is highest exactly where the goal is reached; `range`, no reward is above zero.
     """
     pairs = env.reward_pairs
     results = dict.fromkeys(_NAMES - {pair.name for pair in pairs}, "no such pair")
@@ -36,6 +36,7 @@ def examine(env: GoalEnv) -> dict[str, str]:
     results["pure"] = _pure(env, env.reward)
     results["grounded"] = _pure(env, env.success)
     results["agrees"] = _agrees(env)
+    results["range"] = _range(env)
     return dict(sorted(results.items()))
 
 
@@ -92,6 +93,17 @@ def _agrees(env: GoalEnv) -> str:
     hit = max(pair.reward for pair in env.reward_pairs)
     differ = int(((paid == hit) != np.asarray(reached)).sum())
     return f"reward and success disagree on {differ} of 64 random pairs" if differ else "pass"
+
+
+def _range(env: GoalEnv) -> str:
+    """No reward above zero, where the agents clip every target (`agents.parts.clipped`)."""
+    achieved, desired = map(jnp.asarray, _pairs(env))
+    highest = max(
+        float(jnp.max(env.reward(achieved, desired))), *(pair.reward for pair in env.reward_pairs)
+    )
+    if highest > 0:
+        return f"pays up to {highest:g}; targets are clipped at 0, so pay at most 0, e.g. -1 or 0"
+    return "pass"
 
 
 def _pairs(env: GoalEnv) -> tuple[np.ndarray, np.ndarray]:

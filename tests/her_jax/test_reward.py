@@ -18,7 +18,7 @@ from her_jax.runner import Run
 from her_jax.types import Box
 from toy import PointEnv
 
-PARTS = {"hit", "miss", "threshold", "pure", "grounded", "agrees"}
+PARTS = {"hit", "miss", "threshold", "pure", "grounded", "agrees", "range"}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -91,9 +91,21 @@ class Wider(PointEnv):
         return PointEnv(tolerance=2 * self.tolerance).reward(achieved_goal, desired_goal)
 
 
+class Positive(PointEnv):
+    """Pays 1 for a hit and 0 for a miss, and says so."""
+
+    def reward(self, achieved_goal, desired_goal):
+        return super().reward(achieved_goal, desired_goal) + 1
+
+    @property
+    def reward_pairs(self):
+        return tuple(pair._replace(reward=pair.reward + 1) for pair in super().reward_pairs)
+
+
 @pytest.mark.parametrize(
     ("env", "part", "complaint"),
     [
+        (Positive(), "range", "pays up to 1; targets are clipped at 0"),
         (Remembering(), "pure", "depends on order"),
         (Peeking(), "pure", "calls back to the host"),
         (Batchwise(), "pure", "depends on order"),
@@ -102,7 +114,7 @@ class Wider(PointEnv):
         (Wider(), "agrees", "reward and success disagree on"),
     ],
 )
-def test_rewards_that_see_more_than_goals_are_refused(env, part, complaint):
+def test_bad_rewards_are_refused(env, part, complaint):
     assert complaint in reward.examine(env)[part]
 
 
