@@ -203,6 +203,9 @@ def learn(
         success = evaluate.mean(run_score(state, goals.starts))
         broken = max(broken, float(values["broken_episodes"]))
         dropped = max(dropped, float(values["dropped_contact_steps"]))
+        print(
+            f"{int(state.env_steps):11,} steps  {seconds:6.1f} s  success {success:.3f}", flush=True
+        )
         lines.append(
             {
                 "env_steps": int(state.env_steps),

@@ -14,8 +14,8 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
     transfer    success of trained policies (`--runs`) on equal held-out goals on both
 
 Half of the native episodes have random actions, half are scripted to push, strike or grasp. Results
-are written after every task, to benchmarks/results/fidelity-PHYSICS-MODEL.json unless `--out`; what
-the same commit has measured of other tasks stays in the file.
+are written as they come, to benchmarks/results/fidelity-PHYSICS-MODEL.json unless `--out`; what the
+same commit has measured of other tasks stays in the file.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -96,7 +96,7 @@ def main(
         tasks, native_episodes, episodes, policy_episodes = tasks[:1], 2, 2, 2
     path = out or harness.RESULTS / f"fidelity-{physics}-{model}.json"
     opened = {run: launch.open_run(run) for run in runs}
-    rows = earlier(path, tasks)
+    rows = [row for row in harness.written(path) if row["task"] not in tasks]
     for task in tasks:
         native, other = her_envs.make(task), her_envs.make(task, physics=physics, model=model)
         row: dict[str, Any] = {"task": task, "physics": physics, "model": model}
@@ -106,28 +106,14 @@ def main(
         if isinstance(other.physics, Mjx) and model == "stock":
             row["stages"] = stages(native, other.physics, floats(states.physics.row))
         row["episodes"] = scripted_episodes(native, other, episodes)
-        row["transfer"] = [
-            transfer(folder, run, other, policy_episodes)
-            for folder, run in opened.items()
-            if run.config.env.task == task
-        ]
+        row["transfer"] = []
         rows.append(row)
         harness.write("fidelity", rows, path)
+        for folder, run in opened.items():
+            if run.config.env.task == task:
+                row["transfer"].append(transfer(folder, run, other, policy_episodes))
+                harness.write("fidelity", rows, path)
     print(markdown(rows))
-
-
-def earlier(path: Path, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows of other tasks that the same commit has written to the file.
-
-    The file itself may be what edits the checkout.
-    """
-    if not path.is_file():
-        return []
-    written = metrics.read_json(path)
-    of_commit = (name.removesuffix("+changes") for name in (written["commit"], harness.commit()))
-    if len(set(of_commit)) > 1:
-        return []
-    return [row for row in written["rows"] if row["task"] not in tasks]
 
 
 def committed() -> list[dict[str, Any]]:

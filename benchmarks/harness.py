@@ -63,6 +63,18 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def written(path: Path) -> list[dict[str, Any]]:
+    """Rows that the same commit has written to the file; none if there is no file.
+
+    The file itself may be what edits the checkout.
+    """
+    if not path.is_file():
+        return []
+    results = metrics.read_json(path)
+    of_commit = (name.removesuffix("+changes") for name in (results["commit"], commit()))
+    return results["rows"] if len(set(of_commit)) == 1 else []
+
+
 def write(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
     """Writes rows with device, versions and commit to `out` or benchmarks/results/NAME.json."""
     path = out or RESULTS / f"{name}.json"

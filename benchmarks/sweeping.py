@@ -1,4 +1,6 @@
-"""Cost of several seeds in one program: `python benchmarks/sweeping.py [--smoke] [--out FILE]`.
+"""Cost of several seeds in one program.
+
+    python benchmarks/sweeping.py [--preset accelerator --physics warp] [--smoke] [--out FILE]
 
 Rounds of episodes and updates of FetchPush, its preset's, are timed for S agents in one compiled
 program, one after the other ("map") and all at once ("vmap"), beside S calls of the program of a
@@ -16,7 +18,7 @@ from typing import Any
 import jax
 
 import harness
-import her_envs
+import launch
 import presets
 from her_jax import group, train
 from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
@@ -26,20 +28,30 @@ MODES = ("map", "vmap")
 
 
 def main(
-    smoke: bool = False, agents: int = 8, cycles: int = 2, rounds: int = 3, out: Path | None = None
+    smoke: bool = False,
+    preset: str = "tuned",
+    physics: str = "native",
+    agents: int = 8,
+    cycles: int = 2,
+    rounds: int = 3,
+    out: Path | None = None,
 ) -> None:
     """Measure agents in one program beside as many single ones.
 
     Args:
       smoke: A tiny run that only shows that everything works.
+      preset: Preset, as for train.py.
+      physics: Backend.
       agents: How many.
       cycles: Rounds of episodes, each followed by updates, in one call.
       rounds: Timed calls of each.
       out: Results file; default benchmarks/results/sweeping.json.
     """
-    config = presets.load("tuned", "fetch-push")
+    config = presets.load(preset, "fetch-push")
     config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, cycles_per_epoch=cycles)
+        config,
+        env=dataclasses.replace(config.env, physics=physics),
+        train=dataclasses.replace(config.train, cycles_per_epoch=cycles),
     )
     if smoke:
         agents, rounds = 2, 1
@@ -73,7 +85,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def measure(config: Config, agents: int, rounds: int) -> list[dict[str, Any]]:
     """A row for single runs, whose compile seconds are those of all, and one for each mode."""
-    env = her_envs.make(config.env.task)
+    env = launch.make_env(config.env)
     runs = [Run(env, dataclasses.replace(config, seed=i), Path("unused")) for i in range(agents)]
     states = group.start(runs)
     apart = [group.pick(states, i) for i in range(agents)]
@@ -86,6 +98,7 @@ def measure(config: Config, agents: int, rounds: int) -> list[dict[str, Any]]:
     seconds = harness.side_by_side(calls, rounds)
     return [
         {
+            "physics": config.env.physics,
             "agents": agents,
             "program": name,
             "env_steps_per_s": agents * runs[0].epoch_steps / taken,

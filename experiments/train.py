@@ -20,7 +20,6 @@ import tyro
 import launch
 import plot
 import presets
-import render
 from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -169,7 +168,11 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
         f"audit: {run.folder / record.MARKDOWN}"
     )
     plot.curves([run.folder], run.folder / plot.CURVE)
-    if video and render.scene(run.judge):
+    if not video:
+        return
+    import render  # needs a video encoder, which not every machine has
+
+    if render.scene(run.judge):
         render.record(run, state, run.folder / render.VIDEO)
 
 

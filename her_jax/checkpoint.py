@@ -66,7 +66,10 @@ def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState,
             )
         savable = jax.eval_shape(lambda tree: jax.tree.map(_savable, tree), like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, savable)
-        restored = _restore(manager, folder, epoch, state=ocp.args.StandardRestore(abstract))
+        # Arrays of a device that is not there, a GPU's on a laptop, come to the first one.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        arguments = ocp.args.StandardRestore(abstract, fallback_sharding=here)
+        restored = _restore(manager, folder, epoch, state=arguments)
     state = jax.tree.map(lambda x, saved: saved if x.size else _empty(x), like, restored["state"])
     return epoch, state, dict(about)
 

@@ -11,7 +11,8 @@ code with the sampler. A rule that a sampler breaks in a single row is reported 
                   same episode, strictly later (`future`), at its end (`final`), anywhere in it
                   (`episode`), or anywhere in the buffer (`random`); `future_actual` may also take
                   what any stored episode was asked for
-    reward        the reward is that of the next achieved goal under the row's goal
+    reward        the reward is that of the next achieved goal under the row's goal, or of one a
+                  unit in the last place nearer or farther, because programs round differently
     finite        every number of the row is finite
     workspace     the goal lies within the given bounds (only where bounds are given)
     terminated    the done flag is that of the row's goal (only where the claim has such flags)
@@ -163,7 +164,6 @@ def check(
     time = np.where(inside, claim.time, 0)
     goals = claim.desired_goal
     after = held.achieved_goal[episode, time + 1]
-    recomputed = np.asarray(reward(after, goals))
     if everywhere is None:
         everywhere = anywhere(episodes, stored, strategy)
     allowed = _in_episode(held, episode, time, goals, strategy)
@@ -178,14 +178,14 @@ def check(
         ),
         "requested": ~claim.relabelled & ~_equal(goals, held.desired_goal[episode]),
         "provenance": claim.relabelled & ~allowed,
-        "reward": ~np.isclose(claim.reward, recomputed, rtol=1e-5, atol=1e-6),
+        "reward": ~_scored(reward, after, goals, claim.reward),
         "finite": ~_finite(claim),
     }
     if bounds is not None:
         lowest, highest = map(np.asarray, bounds)
         violations["workspace"] = ~((goals >= lowest) & (goals <= highest)).all(-1)
     if claim.terminated is not None and success is not None:
-        violations["terminated"] = claim.terminated != np.asarray(success(after, goals))
+        violations["terminated"] = ~_scored(success, after, goals, claim.terminated)
     share = float(np.mean(claim.relabelled))
     return Report(
         violations, share, probability, _share_holds(share, probability, len(claim.relabelled))
@@ -379,6 +379,22 @@ def _in_episode(
     if strategy == "episode":
         return there.any(-1)
     return np.zeros(len(goals), bool)
+
+
+def _scored(
+    scorer: Scorer, achieved: np.ndarray, goals: np.ndarray, claimed: np.ndarray
+) -> np.ndarray:
+    """Rows [B] whose value is the scorer's, as far as numbers of that precision can tell."""
+    places = (
+        achieved,
+        np.nextafter(achieved, goals),
+        np.nextafter(achieved, achieved + (achieved - goals)),
+    )
+    right = np.zeros(len(claimed), bool)
+    for place in places:
+        if not right.all():
+            right |= np.isclose(claimed, np.asarray(scorer(place, goals)), rtol=1e-5, atol=1e-6)
+    return right
 
 
 def _equal(claimed: np.ndarray, stored: np.ndarray) -> np.ndarray:

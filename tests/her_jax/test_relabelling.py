@@ -99,6 +99,26 @@ def test_goals_of_another_precision_are_compared_by_value():
         assert CHECK(stored, EPISODES, claim, strategy=strategy).clean
 
 
+@pytest.mark.parametrize(("units", "right"), [(1, True), (3, False)])
+def test_a_reward_may_be_rounded_otherwise_at_the_boundary(units, right):
+    """Paid as if on the boundary, and achieved some units in the last place beyond it."""
+    edge = np.float32(1.05)
+    beyond = edge
+    for _ in range(units):
+        beyond = np.nextafter(beyond, np.float32(2.0))
+    achieved = jnp.asarray([[[0.0], [beyond]]])
+    ones = jnp.ones((1, 1))
+    stored = Episode(achieved, achieved, ones, ones[:, None], jnp.zeros((1, 1, 0)))
+    stored = jax.tree.map(np.asarray, stored)
+
+    def pays(achieved, desired):
+        return -(np.abs(achieved - desired)[:, 0] > edge - np.float32(1)).astype(np.float32)
+
+    claim = audit.row(stored, time=0, goal=1.0, reward=0.0, relabelled=False)
+    report = audit.check(stored, 1, claim, reward=pays, strategy="future", probability=0.0)
+    assert report.clean is right and set(report.broken) == (set() if right else {"reward"})
+
+
 def test_many_rows_are_checked_in_parts(monkeypatch):
     stored = episodes()
     whole = CHECK(stored, EPISODES, goal_of_an_earlier_state(stored, honest(stored)))

@@ -189,14 +189,19 @@ class FetchEnv:
 
         With `dense`, the negative distance in metres.
         """
-        distance = _distance(achieved_goal, desired_goal)
+        squared = _squared_distance(achieved_goal, desired_goal)
         if self.dense:
-            return -distance
-        return -(distance > self.tolerance).astype(jnp.float32)
+            return -jnp.sqrt(squared)
+        return -(squared > self._squared_tolerance).astype(jnp.float32)
 
     def success(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> jax.Array:
         """Whether the distance is below the tolerance, boundary excluded as in the original."""
-        return _distance(achieved_goal, desired_goal) < self.tolerance
+        return _squared_distance(achieved_goal, desired_goal) < self._squared_tolerance
+
+    @property
+    def _squared_tolerance(self) -> np.float32:
+        """Exact at the boundary, whatever the hardware's square root."""
+        return np.square(np.float32(self.tolerance))
 
     def restore(self, integration_state: ArrayLike, desired_goal: ArrayLike) -> FetchState:
         """Goes on from recorded simulator states; not under jit.
@@ -306,8 +311,8 @@ class FetchEnv:
         return goal.at[2].set(self.physics.scene.object_height + lift)
 
 
-def _distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
-    return jnp.linalg.norm(jnp.asarray(a) - jnp.asarray(b), axis=-1)
+def _squared_distance(a: ArrayLike, b: ArrayLike) -> jax.Array:
+    return jnp.sum(jnp.square(jnp.asarray(a) - jnp.asarray(b)), axis=-1)
 
 
 def _goal(desired_goal: ArrayLike, values: Readings) -> jax.Array:

@@ -338,12 +338,17 @@ class Mjx:
 
                 options["graph_mode"] = JaxCallableGraphMode[graph_mode.upper()]
         try:
-            return self._mjx.put_model(model, impl=self.implementation, **options)
+            on_device = self._mjx.put_model(model, impl=self.implementation, **options)
         except NotImplementedError as error:
             raise UserError(
                 f"physics: {self.implementation!r} cannot simulate this model ({error}); "
                 "use model 'portable'"
             ) from None
+        if (
+            self.implementation == "warp"
+        ):  # what overflows is counted; its kernels need not print it
+            on_device = on_device.tree_replace({"opt._impl.warn_overflow": 0})
+        return on_device
 
     def _blank(self, count: int) -> Any:
         """Data for `count` simulations before anything is known of them; to be traced.
