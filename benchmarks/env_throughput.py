@@ -37,6 +37,7 @@ from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import SUBSTEPS, TASKS
 from her_envs.physics.mjx import capacities
 from her_envs.physics.native import floats
+from her_jax import provenance
 from her_jax.errors import UserError
 from her_jax.types import GoalObs
 
@@ -51,6 +52,7 @@ PHYSICS: dict[str, dict[str, str]] = {
 }
 """This project's contestants, as options of `her_envs.make`."""
 
+PACKAGES = ("gymnasium", "envpool")
 PEERS = ("batch", "mujoco-warp", "gymnasium-sync", "gymnasium-async", "envpool")
 
 ON_CPU = ("native", "batch", "gymnasium-sync", "gymnasium-async")
@@ -132,6 +134,7 @@ def measure(
             "physics_steps_per_s": steps * count / duration * SUBSTEPS,
             "first_call_extra_s": max(first[name][1] - duration, 0.0),
             "first_contestant_is_times_faster": duration / taken[contestants[0]],
+            "packages": provenance.installed(PACKAGES),
             **(health(first[name][0]) if name in PHYSICS else {}),
         }
         for name, duration in taken.items()
