@@ -2,7 +2,7 @@
 
 Command:   python experiments/train.py fetch-push --preset plappert2018
 Hardware:  19 MPI workers in the original; here one process on any device
-Time:      4.75 M environment steps and 100,000 updates; an hour and a half on two CPU cores, an
+Time:      4.75 M environment steps and 100,000 updates; some two hours on two CPU cores, an
            estimate from benchmarks/results/replay.json and env_throughput.json
 Expected:  curves like figure 3 of arXiv:1802.09464 (not reproduced by this project yet)
 
