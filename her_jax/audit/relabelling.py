@@ -385,15 +385,12 @@ def _scored(
     scorer: Scorer, achieved: np.ndarray, goals: np.ndarray, claimed: np.ndarray
 ) -> np.ndarray:
     """Rows [B] whose value is the scorer's, as far as numbers of that precision can tell."""
-    places = (
-        achieved,
-        np.nextafter(achieved, goals),
-        np.nextafter(achieved, achieved + (achieved - goals)),
-    )
-    right = np.zeros(len(claimed), bool)
-    for place in places:
-        if not right.all():
-            right |= np.isclose(claimed, np.asarray(scorer(place, goals)), rtol=1e-5, atol=1e-6)
+    right = np.isclose(claimed, np.asarray(scorer(achieved, goals)), rtol=1e-5, atol=1e-6)
+    if right.all():
+        return right
+    for towards in (goals, achieved + (achieved - goals)):
+        place = np.nextafter(achieved, towards)
+        right |= np.isclose(claimed, np.asarray(scorer(place, goals)), rtol=1e-5, atol=1e-6)
     return right
 
 

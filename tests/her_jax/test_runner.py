@@ -126,10 +126,10 @@ def test_damaged_checkpoints_are_refused_in_one_line(toy, config, copied):
 
 
 def test_a_checkpoint_of_another_kind_of_device_is_read(toy, config, finished, copied):
-    for path in (copied / "checkpoints").rglob("_sharding"):
-        written = path.read_text()
-        assert "cpu:0" in written
-        path.write_text(written.replace("cpu:0", "cuda:0"))
+    (path,) = (copied / "checkpoints").rglob("_sharding")
+    written = path.read_text()
+    assert "cpu:0" in written
+    path.write_text(written.replace("cpu:0", "cuda:0"))
     assert same(run(toy, config, copied).restore()[1], finished[0])
 
 
