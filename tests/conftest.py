@@ -28,6 +28,7 @@ from toy import PointEnv
 
 REPO = Path(__file__).resolve().parent.parent
 
+# XLA reads them at the first array, so no module imported above may make one.
 launch.set_xla_flags()
 # Most programs run once or twice: they are compiled fast, and run slowly.
 jax.config.update("jax_disable_most_optimizations", True)

@@ -18,9 +18,6 @@ class PointState(struct.PyTreeNode):
     dropped: jax.Array
 
 
-NEVER = jnp.zeros((), bool)
-
-
 class PointStart(NamedTuple):
     desired_goal: jax.Array
 
@@ -75,13 +72,15 @@ class PointEnv:
 
     def begin(self, start) -> PointState:
         goal = jnp.asarray(start.desired_goal)
-        return PointState(GoalObs(jnp.zeros(2), jnp.zeros(2), goal), jnp.zeros(2), NEVER)
+        never = jnp.zeros((), bool)
+        return PointState(GoalObs(jnp.zeros(2), jnp.zeros(2), goal), jnp.zeros(2), never)
 
     def step(self, state, action):
         move = 0.1 * jnp.clip(action, -1, 1)
         position = state.obs.observation + move
         cost = jnp.stack([jnp.linalg.norm(move), jnp.maximum(jnp.linalg.norm(position) - 1.0, 0.0)])
-        return PointState(GoalObs(position, position, state.obs.desired_goal), cost, NEVER)
+        obs = GoalObs(position, position, state.obs.desired_goal)
+        return PointState(obs, cost, jnp.zeros((), bool))
 
     def reward(self, achieved_goal, desired_goal):
         return -(self._distance(achieved_goal, desired_goal) > self.tolerance).astype(jnp.float32)
