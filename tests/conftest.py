@@ -33,14 +33,17 @@ launch.set_xla_flags()
 # Most programs run once or twice: they are compiled fast, and run slowly.
 jax.config.update("jax_disable_most_optimizations", True)
 # Equal programs of different tests, and of the next session, are compiled once.
-jax.config.update("jax_compilation_cache_dir", str(REPO / ".pytest_cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+COMPILED, WORTH_KEEPING_S = REPO / ".pytest_cache" / "jax", 0.2
+jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING_S)
 
 
 SILENT = Console(quiet=True)
 
 SCRIPT_ENVIRONMENT = os.environ | {
     "COLUMNS": "200",
+    "JAX_COMPILATION_CACHE_DIR": str(COMPILED),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(WORTH_KEEPING_S),
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "MPLBACKEND": "Agg",
 }

@@ -263,7 +263,8 @@ def test_a_truncated_run_folder_is_refused_in_one_line(trained, tmp_path):
 
 
 def test_render_and_plot(trained):
-    script("render", "run", "--episodes", "1", "--out", "film.mp4", folder=trained)
+    small = ["--episodes", "1", "--width", "64", "--height", "48"]
+    script("render", "run", *small, "--out", "film.mp4", folder=trained)
     assert b"ftyp" in (trained / "film.mp4").read_bytes()[:16]
     script("plot", "run", "run", "--out", "both.png", folder=trained)
     assert (trained / "both.png").read_bytes().startswith(b"\x89PNG")

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from conftest import fetch, fetch_reset
+from conftest import fetch, fetch_reset, fetch_step
 from her_envs import render
 
 
@@ -36,3 +37,16 @@ def test_shows_the_object_where_it_is():
     )
     first, second = render.frames(env, same_goal, width=160, height=120)
     assert (first != second).any(axis=-1).sum() > 20
+
+
+def test_what_stands_still_is_drawn_once_and_alike():
+    env = fetch("FetchPush")
+    first = fetch_reset(env.name)(jax.random.split(jax.random.key(2), 2))
+    later = fetch_step(env.name)(first, jnp.array([[1.0, 0.0, -1.0, 0.0], [0.0, -1.0, 0.0, 0.0]]))
+    states = jax.tree.map(lambda *pair: jnp.concatenate(pair), first, later)
+    size = {"width": 64, "height": 48}
+    together = list(render.frames(env, states, **size))
+    singles = (jax.tree.map(lambda x, i=i: x[i : i + 1], states) for i in range(4))
+    alone = [next(render.frames(env, single, **size)) for single in singles]
+    assert (together[0] != together[2]).any(), "the arm has moved"
+    np.testing.assert_array_equal(together, alone)
