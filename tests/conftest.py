@@ -28,7 +28,9 @@ from toy import PointEnv
 
 REPO = Path(__file__).resolve().parent.parent
 
-# XLA reads them at the first array, so no module imported above may make one.
+# XLA reads its flags when it starts, at the first array. No module imported above may make one: JAX
+# refuses to change its number of CPU devices, which is 1 anyway, after that.
+jax.config.update("jax_num_cpu_devices", 1)
 launch.set_xla_flags()
 # Most programs run once or twice: they are compiled fast, and run slowly.
 jax.config.update("jax_disable_most_optimizations", True)

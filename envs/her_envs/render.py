@@ -77,11 +77,9 @@ class _Hits(NamedTuple):
 
 def _grouped(model: mujoco.MjModel, poses: np.ndarray) -> mujoco.MjModel:
     """A copy whose groups of geoms say which stand still in all poses [T, nq], and which move."""
-    data = mujoco.MjData(model)
 
     def places(pose: np.ndarray) -> np.ndarray:
-        data.qpos[:] = pose
-        mujoco.mj_kinematics(model, data)
+        data = _posed(model, pose)
         return np.concatenate([data.geom_xpos, data.geom_xmat], axis=-1)
 
     first = places(poses[0])
@@ -116,13 +114,19 @@ def _camera(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     return _LOOK_AT - _DISTANCE * forward, rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
 
+def _posed(model: mujoco.MjModel, pose: np.ndarray) -> mujoco.MjData:
+    """Data with the bodies where joint positions [nq] put them."""
+    data = mujoco.MjData(model)
+    data.qpos[:] = pose
+    mujoco.mj_kinematics(model, data)
+    return data
+
+
 def _cast(
     model: mujoco.MjModel, pose: np.ndarray, eye: np.ndarray, rays: np.ndarray, group: int
 ) -> _Hits:
     """The nearest geoms of one group."""
-    data = mujoco.MjData(model)
-    data.qpos[:] = pose
-    mujoco.mj_kinematics(model, data)
+    data = _posed(model, pose)
     count = len(rays)
     geom = np.zeros(count, np.int32)
     distance, normal = np.zeros(count), np.zeros(3 * count)
