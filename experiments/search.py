@@ -1,9 +1,11 @@
 """Searches settings: `python experiments/search.py TASK --trials 12 --out FILE.csv`.
 
 Optuna proposes, a training scores: the objective is success averaged over all evaluations until the
-budget is spent, so that what learns earlier wins. Success is measured on a validation set of goals
-of its own, never on the held-out goals of published figures. The study is the CSV, a line a trial,
-written as they end; given again, it goes on.
+budget is spent, so that what learns earlier wins. The first trial is the task's preset, the next
+ones change one of its settings each, and from then on Optuna's tree-structured Parzen estimator
+(Bergstra et al. 2011) proposes. Success is measured on a validation set of goals of its own, never
+on the held-out goals of published figures. The study is the CSV, a line a trial, written as they
+end; given again, it goes on.
 
 It needs the extra `search`: `pip install -e '.[search]'`.
 """
@@ -14,6 +16,7 @@ import csv
 import dataclasses
 import functools
 import importlib
+import random
 import sys
 import time
 from collections.abc import Iterator
@@ -42,6 +45,9 @@ SPACE: dict[str, tuple[Any, ...]] = {
     "replay.n_step": (1, 3),
 }
 """Settings that are searched, and their choices; priorities are energy."""
+
+FIRST_TRIALS = 6
+"""Trials that are the preset or neighbours of it: the estimator has nothing to go by yet."""
 
 VALIDATION_SEED = 1
 """Seed of the validation goals; the held-out sets of published figures have 0."""
@@ -77,7 +83,7 @@ def main(
     threads: int = 0,
     out: Path = Path("study.csv"),
 ) -> None:
-    """Search the settings of a task; the first trial is its preset.
+    """Search the settings of a task, from its preset on.
 
     Args:
       task: One of train.py's tasks with continuous actions.
@@ -214,7 +220,7 @@ def append(path: Path, trial: Trial) -> None:
         writer.writerow(row)
 
 
-def _study(done: list[Trial], seed: int, first: dict[str, Any]) -> tuple[Any, Any]:
+def _study(done: list[Trial], seed: int, preset: dict[str, Any]) -> tuple[Any, Any]:
     """An Optuna study that knows the trials already made, and the module.
 
     Raises:
@@ -227,7 +233,7 @@ def _study(done: list[Trial], seed: int, first: dict[str, Any]) -> tuple[Any, An
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=6),
+        sampler=optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=FIRST_TRIALS),
     )
     for trial in done:
         study.add_trial(
@@ -235,9 +241,19 @@ def _study(done: list[Trial], seed: int, first: dict[str, Any]) -> tuple[Any, An
                 params=trial.values, distributions=distributions(optuna), value=trial.score
             )
         )
-    if not done:
-        study.enqueue_trial({name: value for name, value in first.items() if value in SPACE[name]})
+    for values in first_proposals(preset, seed)[len(done) :]:
+        study.enqueue_trial(values)
     return study, optuna
+
+
+def first_proposals(preset: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    """The preset, and neighbours of it that change one setting each, never the same one."""
+    draw = random.Random(seed)
+    proposals = [preset]
+    for name in draw.sample(list(SPACE), FIRST_TRIALS - 1):
+        others = [value for value in SPACE[name] if value != preset[name]]
+        proposals.append(preset | {name: draw.choice(others)})
+    return proposals
 
 
 def look_up(config: Config, name: str) -> Any:

@@ -45,6 +45,15 @@ def test_a_study_is_written_as_it_goes_and_continued(quick, tmp_path):
         assert trial.final <= top and trial.env_steps in range(20_000, 180_000, 20_000)
 
 
+def test_the_first_trials_are_neighbours_of_the_preset(quick, tmp_path):
+    search.main("fetch-push", trials=2, out=tmp_path / "study.csv")
+    search.main("fetch-push", trials=search.FIRST_TRIALS - 2, out=tmp_path / "study.csv")
+    preset, *others = (trial.values for trial in search.read(tmp_path / "study.csv"))
+    changes = [{n: v for n, v in values.items() if v != preset[n]} for values in others]
+    assert [len(change) for change in changes] == [1] * len(changes)
+    assert len({name for change in changes for name in change}) == len(changes)
+
+
 def test_proposals_are_settings(quick, tmp_path):
     search.main("fetch-slide", trials=2, env_steps=40_000, out=tmp_path / "s.csv")
     for config, trial in zip(quick, search.read(tmp_path / "s.csv"), strict=True):
