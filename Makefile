@@ -5,7 +5,7 @@ PYTHON ?= python3
 TASK ?= fetch-reach
 ARGS ?=
 BIN := .venv/bin
-WORKERS := --numprocesses 2 --dist loadfile
+WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: train test test-slow lint format setup bench clean
 

@@ -47,9 +47,13 @@ def test_presets_are_valid_for_every_task(preset, task):
 @pytest.mark.parametrize(
     ("preset", "task"),
     [
-        *(("tuned", task) for task in presets.TASKS if task != "fetch-push"),
-        # The networks and the replay of FetchPickAndPlace.
-        pytest.param("tuned", "fetch-push", marks=pytest.mark.slow),
+        ("tuned", "fetch-slide"),
+        # Whose replay and networks other tests have.
+        *(
+            pytest.param("tuned", task, marks=pytest.mark.slow)
+            for task in presets.TASKS
+            if task != "fetch-slide"
+        ),
         pytest.param("plappert2018", "fetch-push", marks=pytest.mark.slow),
     ],
 )

@@ -100,22 +100,30 @@ def test_a_user_brings_a_strategy_in_a_file(trained):
             del registry["soon"]
 
 
-def test_bits_are_flipped_from_the_command_line(trained):
+@pytest.fixture(scope="module")
+def flipped(trained) -> Path:
+    """A tiny bit-flip run, in the folder of `trained`."""
     tiny = ["--env-steps", "64", "--num-envs", "4", "--cycles-per-epoch", "2", "--capacity", "8"]
     tiny += ["--updates-per-cycle", "2", "--batch-size", "8", "--eval-episodes", "6"]
-    printed = shell("train", "bit-flip", "--env.n", "4", "--out", "flipped", *tiny, folder=trained)
+    words = ["bit-flip", "--env.n", "4", "--out", "flipped", *tiny]
+    printed = script("train", *words, folder=trained)
     assert (
         "at any step on 6 fresh (there are too few to hold any out) goals within 0.5 bits"
         in printed
     )
     assert "training: 64 environment steps in 2 epochs, 0.125 updates a step" in printed
     assert "costs" not in printed
-    summary = json.loads((trained / "flipped" / "summary.json").read_text())
+    return trained / "flipped"
+
+
+def test_bits_are_flipped_from_the_command_line(flipped):
+    summary = json.loads((flipped / "summary.json").read_text())
     assert summary["env_steps"] == 64 and summary["costs"] == {}
     assert summary["requested_goal_success"] == summary["requested_goal_success_any_step"]
-    assert not (trained / "flipped" / "rollout.mp4").exists()
-    verified = json.loads(script("audit", "flipped", "--verify", folder=trained))
-    assert verified["verified"]
+    assert not (flipped / "rollout.mp4").exists()
+    result = json.loads(script("audit", "flipped", folder=flipped.parent))
+    assert result["clean"] and result["audited_transitions"] == 8 * 4
+    assert not any(result["violations"].values())
 
 
 @pytest.mark.slow
@@ -160,10 +168,11 @@ def test_train_leaves_everything_in_the_run_folder(trained):
     assert json.loads((run / "config.json").read_text())["agent"]["hidden"] == [8]
 
 
-def test_resume_goes_on_to_a_longer_budget(trained):
-    shell("train", "--resume=run", "--env-steps", "300", "--no-video", folder=trained)
-    lines = (trained / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["env_steps"] for line in lines] == [100, 200, 300]
+def test_resume_goes_on_to_a_longer_budget(flipped, tmp_path):
+    shutil.copytree(flipped, tmp_path / "run")
+    script("train", "--resume=run", "--env-steps", "96", folder=tmp_path)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["env_steps"] for line in lines] == [32, 64, 96]
 
 
 @pytest.mark.slow
@@ -200,17 +209,16 @@ def test_evaluate_prints_success_floor_and_settings(trained):
     assert json.loads(own)["evaluation"]["goal_set"] != settings["goal_set"]
 
 
-def test_audit_finds_every_stored_transition_clean(trained):
-    result = json.loads(script("audit", "run", folder=trained))
-    assert result["clean"] and result["audited_transitions"] == 4 * 50
-    assert not any(result["violations"].values())
+def test_the_audit_of_a_run_is_recomputed_from_what_it_left(trained):
+    result = json.loads((trained / "run" / "audit.json").read_text())
+    assert result["audited_transitions"] == 4 * 50 and not any(result["violations"].values())
     verified = json.loads(script("audit", "run", "--verify", folder=trained))
     assert verified["verified"] and verified["compared"] > 90
 
 
-def copy_of(trained: Path, folder: Path, file: str, old: str, new: str) -> None:
-    """The run, one of its files edited."""
-    shutil.copytree(trained / "run", folder / "run")
+def copy_of(run: Path, folder: Path, file: str, old: str, new: str) -> None:
+    """A copy named `run`, one of its files edited."""
+    shutil.copytree(run, folder / "run")
     edit(folder / "run" / file, old, new)
 
 
@@ -220,8 +228,8 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def test_verifying_an_edited_run_names_what_differs(trained, tmp_path):
-    copy_of(trained, tmp_path, "summary.json", '"eval_episodes": 4', '"eval_episodes": 5')
+def test_verifying_an_edited_run_names_what_differs(flipped, tmp_path):
+    copy_of(flipped, tmp_path, "summary.json", '"eval_episodes": 6', '"eval_episodes": 5')
     edit(tmp_path / "run" / "audit.md", "**Success", "**Great success")
     log = pq.read_table(tmp_path / "run" / "episodes.parquet")
     pq.write_table(log.slice(1), tmp_path / "run" / "episodes.parquet")
@@ -230,14 +238,14 @@ def test_verifying_an_edited_run_names_what_differs(trained, tmp_path):
     assert {line.split(": ")[0] for line in lines} == {
         *("summary.json", "audit.md", "episodes.parquet")
     }
-    assert "summary.json: eval_episodes: 5 saved, 4 recomputed" in lines
+    assert "summary.json: eval_episodes: 5 saved, 6 recomputed" in lines
     assert "audit.md: the text is not the record's" in lines
     assert any(line.startswith("episodes.parquet: rows: ") for line in lines)
     assert any(line.startswith("episodes.parquet: equal: False") for line in lines)
 
 
 def test_another_tolerance_than_the_trained_one_is_refused(trained, tmp_path):
-    copy_of(trained, tmp_path, "config.json", '"tolerance": "v4"', '"tolerance": "her2017"')
+    copy_of(trained / "run", tmp_path, "config.json", '"tolerance": "v4"', '"tolerance": "her2017"')
     for name in ("evaluate", "audit"):
         printed = script(name, "run", folder=tmp_path, rc=2)
         assert "tolerance: trained with 0.05 and evaluated with 0.07" in printed
@@ -245,7 +253,7 @@ def test_another_tolerance_than_the_trained_one_is_refused(trained, tmp_path):
 
 
 def test_runs_are_compared_only_if_they_were_scored_alike(trained, tmp_path):
-    copy_of(trained, tmp_path, "audit.json", '"episodes": 4', '"episodes": 7')
+    copy_of(trained / "run", tmp_path, "audit.json", '"episodes": 4', '"episodes": 7')
     same = script("compare", "run", "run", folder=trained)
     assert "table_contact_force (N)" in same and "95 % interval" in same
     printed = script("compare", "run", str(trained / "run"), folder=tmp_path, rc=2)
@@ -253,7 +261,7 @@ def test_runs_are_compared_only_if_they_were_scored_alike(trained, tmp_path):
 
 
 def test_a_truncated_run_folder_is_refused_in_one_line(trained, tmp_path):
-    copy_of(trained, tmp_path, "audit.json", "}", "")
+    copy_of(trained / "run", tmp_path, "audit.json", "}", "")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for words in (("audit", "run", "--verify"), ("compare", "run", "run")):
         printed = script(*words, folder=tmp_path, rc=2)
@@ -319,6 +327,7 @@ def test_render_and_plot(trained):
         ("plot nowhere", "run: nowhere is no folder"),
     ],
 )
+@pytest.mark.usefixtures("flipped")
 def test_bad_input_gets_one_line_and_changes_nothing(trained, words, message):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     name, *rest = words.split()

@@ -35,6 +35,9 @@ _SKY = np.array([0.75, 0.82, 0.9])
 _STILL, _MOVING, _HIDDEN = range(3)
 """Groups of geoms."""
 
+_UNSEEN_SHIFT = 1e-5
+"""In m; a pixel is millimetres wide. Forces move the robot's base, which is on joints, by 1e-6."""
+
 
 def frames(
     env: FetchEnv, states: FetchState, *, width: int = 320, height: int = 240
@@ -80,10 +83,13 @@ def _grouped(model: mujoco.MjModel, poses: np.ndarray) -> mujoco.MjModel:
 
     def places(pose: np.ndarray) -> np.ndarray:
         data = _posed(model, pose)
-        return np.concatenate([data.geom_xpos, data.geom_xmat], axis=-1)
+        # How far a turn moves what is farthest from the centre.
+        turn = data.geom_xmat * model.geom_rbound[:, None]
+        return np.concatenate([data.geom_xpos, turn], axis=-1)
 
     first = places(poses[0])
-    moving = np.any([(places(pose) != first).any(axis=-1) for pose in poses], axis=0)
+    shifts = np.max([np.abs(places(pose) - first).max(axis=-1) for pose in poses], axis=0)
+    moving = shifts > _UNSEEN_SHIFT
     grouped = copy.copy(model)
     grouped.geom_group[:] = np.where(moving, _MOVING, _STILL)
     # The mocap target's boxes are not part of the scene.
