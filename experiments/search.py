@@ -89,7 +89,7 @@ def main(
       task: One of train.py's tasks with continuous actions.
       trials: Trials to add.
       env_steps: Environment steps of a trial.
-      seed: Seed of every training and of the proposals.
+      seed: Seed of every training and of the proposals; a study is continued with its own.
       episodes: Validation goals of an evaluation.
       threads: Host threads of the physics; 0 for all cores.
       out: CSV of the study, new or to be continued.
@@ -233,7 +233,9 @@ def _study(done: list[Trial], seed: int, preset: dict[str, Any]) -> tuple[Any, A
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=FIRST_TRIALS),
+        sampler=optuna.samplers.TPESampler(
+            seed=seed + len(done), n_startup_trials=FIRST_TRIALS, multivariate=False
+        ),
     )
     for trial in done:
         study.add_trial(

@@ -53,7 +53,7 @@ SCRIPT_ENVIRONMENT = os.environ | {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole programs first, which take longest: short files then end at about the same time."""
+    """This folder's files, most of them whole programs, first: workers then end together."""
     items.sort(key=lambda item: item.path.parent != REPO / "tests")
 
 

@@ -48,7 +48,7 @@ def test_presets_are_valid_for_every_task(preset, task):
     ("preset", "task"),
     [
         ("tuned", "fetch-slide"),
-        # Whose replay and networks other tests have.
+        # Bit flipping, Reach and Push train in other tests; PickAndPlace has Push's settings.
         *(
             pytest.param("tuned", task, marks=pytest.mark.slow)
             for task in presets.TASKS
