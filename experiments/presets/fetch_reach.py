@@ -2,7 +2,7 @@
 
 Command:   python experiments/train.py fetch-reach
 Hardware:  two CPU cores, no accelerator
-Time:      half a minute, compiling included; two on a busy machine with slow cores
+Time:      half a minute to two, by the processor, compiling included
 Expected:  success 1.0 on 200 held-out goals within 5 cm after 20,000 environment steps
 
 Against Baselines: a smaller world (16 environments, one process), the target networks follow
