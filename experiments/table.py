@@ -8,6 +8,7 @@ over them. The setting is what tells runs from the others of their task.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,12 +27,6 @@ _HEADER = (
     "| task | setting | success within | physics | seeds | steps to 0.90 | seconds to 0.90 "
     "| success at the end | best | steps | seconds | doing nothing |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|",
-)
-
-_COST_HEADER = (
-    "| task | setting | cost | units | sum of an episode | worst step | doing nothing: sum "
-    "| worst step |",
-    "|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -63,18 +58,41 @@ def table(runs: list[Path]) -> str:
 
 
 def cost_table(runs: list[Path]) -> str:
-    """Markdown, a line for each cost channel of each line of `table`."""
-    lines = [*_COST_HEADER]
-    for seeds in _alike(runs):
-        summaries = _summaries(seeds)
-        for name, channel in summaries[0]["costs"].items():
-            cells = [seeds.title, seeds.label or "-", name, channel["units"]]
-            for part in ("costs", "no_action_costs"):
-                for field in ("episode_sum", "worst_step"):
-                    values = [summary[part][name][field] for summary in summaries]
-                    cells.append(f"{np.median(values):.3g}")
+    """Markdown: costs of each line of `table` as "sum of an episode (worst step)".
+
+    Lines of a task that share what doing nothing costs are followed by it.
+    """
+    groups = [(seeds, _summaries(seeds)) for seeds in _alike(runs)]
+    units = {
+        name: channel["units"]
+        for _, summaries in groups
+        for name, channel in summaries[0]["costs"].items()
+    }
+    header = ("task", "setting", *(f"{name}, {unit}" for name, unit in units.items()))
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    rows = [
+        (seeds.title, _costs(summaries, "no_action_costs"), seeds.label, _costs(summaries, "costs"))
+        for seeds, summaries in groups
+        if summaries[0]["costs"]
+    ]
+    for (task, idle), together in itertools.groupby(rows, key=lambda row: row[:2]):
+        shown = [(label or "-", costs) for *_, label, costs in together]
+        for setting, costs in [*shown, ("doing nothing", idle)]:
+            cells = [task, setting, *(costs.get(name, "-") for name in units)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _costs(summaries: list[dict[str, Any]], part: str) -> dict[str, str]:
+    """Medians over the seeds by channel, "sum (worst step)"."""
+
+    def median(name: str, field: str) -> float:
+        return float(np.median([summary[part][name][field] for summary in summaries]))
+
+    return {
+        name: f"{median(name, 'episode_sum'):.3g} ({median(name, 'worst_step'):.3g})"
+        for name in summaries[0][part]
+    }
 
 
 def _alike(runs: list[Path]) -> list[Seeds]:

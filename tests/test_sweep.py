@@ -274,13 +274,14 @@ def write_trained(folder: Path, mujoco: str = "3.17.0", **changes) -> Path:
         line = {"epoch": i, "env_steps": 100 * i, "wall_s": 7 * i, "requested_goal_success": share}
         metrics.append(run, line)
     channel = {"speed": {"units": "m", "episode_sum": 2.0, "worst_step": 1.0}}
+    floor = {"speed": {"units": "m", "episode_sum": 2.0, "worst_step": 3.0}}
     metrics.write_json(
         run / metrics.SUMMARY,
         {
             "seed": changes.get("seed", 0), "physics": "native", "distance_threshold": 0.05,
             "env_steps": 200, "wall_s": 14.0, "requested_goal_success": 1.0,
             "requested_goal_success_best": 1.0, "no_action_success": 0.25,
-            "costs": channel, "no_action_costs": channel, "versions": {"mujoco": mujoco},
+            "costs": channel, "no_action_costs": floor, "versions": {"mujoco": mujoco},
         },
     )  # fmt: skip
     return run
@@ -298,7 +299,10 @@ def test_tables_of_the_readme_tell_the_settings_of_a_task_apart(tmp_path):
         write_trained(tmp_path / "long", env_steps=900),
         write_trained(tmp_path / "new", "3.18.0"),
     ]
-    assert table.cost_table(runs).count("| speed | m | 2 | 1 | 2 | 1 |") == 5
+    costs = table.cost_table(runs).splitlines()
+    assert costs[0] == "| task | setting | speed, m |"
+    assert [line.split(" | ")[2] for line in costs[2:]] == ["2 (1) |"] * 5 + ["2 (3) |"]
+    assert costs[-1].startswith("| FetchPush | doing nothing |")
     for other, label in zip(
         runs[2:], ("strategy=", "reward=", "env_steps=", "mujoco="), strict=True
     ):
