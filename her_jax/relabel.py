@@ -154,4 +154,5 @@ def transition(
         next_achieved_goal=episodes.achieved_goal[step.episode, step.time + 1],
         desired_goal=jnp.where(relabelled, substitute, requested),
         relabelled=relabelled,
+        hindsight=relabelled & (at.time != REQUEST),
     )

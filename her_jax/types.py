@@ -85,6 +85,8 @@ class Transition(NamedTuple):
       next_achieved_goal: float32 [..., G], the goal that s' satisfies.
       desired_goal: float32 [..., G], the goal that the reward is computed for.
       relabelled: bool [...], whether `desired_goal` differs in origin from the requested goal.
+      hindsight: bool [...], whether it was achieved; a strategy may also draw what was requested
+        of another episode.
     """
 
     observation: jax.Array
@@ -93,6 +95,7 @@ class Transition(NamedTuple):
     next_achieved_goal: jax.Array
     desired_goal: jax.Array
     relabelled: jax.Array
+    hindsight: jax.Array
 
 
 class Batch(NamedTuple):

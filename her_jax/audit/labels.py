@@ -6,7 +6,7 @@
     exploration_failure               the requested goals are out of the data's reach: what is to be
                                       moved hardly moves, or few cells of the goal region are met
     goal_representation_failure       the achieved goal does not say what is asked for: it jitters
-                                      at rest, or the policy reaches relabelled goals on purpose
+                                      at rest, or the policy reaches hindsight goals on purpose
                                       and still misses the requested ones, which the data covers
 
 A bug of the reward explains a low success by itself, so the two labels that explain low success
@@ -36,7 +36,7 @@ LOW_COVERAGE = 0.25
 """Below this share of met cells of the requested region, exploration is blamed."""
 
 HIGH_REACHED = 0.5
-"""From this share on, the policy counts as reaching relabelled goals on purpose."""
+"""From this share on, the policy counts as reaching hindsight goals on purpose."""
 
 
 def label(
@@ -140,7 +140,7 @@ def _representation(
     reached = metrics["recommanded_goal_reached"]
     if unexplained and reached is not None and reached >= HIGH_REACHED:
         evidence.append(
-            f"coverage is fine and {reached:.1%} of relabelled goals are reached on purpose, but "
+            f"coverage is fine and {reached:.1%} of hindsight goals are reached on purpose, but "
             f"{metrics['requested_goal_success']:.1%} of the requested ones"
         )
     return evidence

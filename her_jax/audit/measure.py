@@ -36,7 +36,7 @@ SAMPLED_ROWS = 16_384
 """Transitions that are drawn from the buffer to describe relabelling."""
 
 RECOMMANDED_GOALS = 100
-"""Relabelled goals that are commanded anew."""
+"""Hindsight goals that are commanded anew."""
 
 MAX_CELLS = 2**24
 """Beyond this many cells, as of a goal with many coordinates, coverage is not measured."""
@@ -71,7 +71,7 @@ def measure(
       config: settings of the run.
       state: the run; its buffer must hold at least one episode.
       starts: held-out starts [E, ...].
-      key: consumed; decides which stored rows and relabelled goals are drawn.
+      key: consumed; decides which stored rows and substitute goals are drawn.
 
     Returns:
       Episodes, outcomes and these numbers. Distances are in the goal's units.
@@ -89,10 +89,12 @@ def measure(
         moved_rate: share of stored episodes in which the achieved goal left its start by half
           a tolerance or more.
         invalid_goal_share: share of stored achieved goals that are out of bounds or not finite.
-        relabelled_goal_distance_from_start, requested_goal_distance_from_start: means.
-        hindsight_reached: share of relabelled rows whose next state is at the relabelled goal.
-        hindsight_already_reached: share of relabelled rows whose own state is there.
-        recommanded_goals: relabelled goals, away from their own start, that were commanded anew.
+        relabelled_goal_distance_from_start, requested_goal_distance_from_start: means, the first
+          of hindsight rows.
+        hindsight_reached: share of hindsight rows, those with a substitute goal that was achieved,
+          whose next state is at that goal.
+        hindsight_already_reached: share of hindsight rows whose own state is there.
+        recommanded_goals: hindsight goals, away from their own start, that were commanded anew.
         recommanded_goal_reached: share of them that the greedy policy reaches on purpose.
         static_goal_jitter: how much the achieved goal changes from step to step while nothing is
           done; root mean square of the last ten steps, median of the held-out episodes.
@@ -174,17 +176,17 @@ def _labels(
     requested = stored.desired_goal[steps.episode]
     after, goal = drawn.next_achieved_goal, drawn.desired_goal
 
-    def of_relabelled(values: jax.Array) -> jax.Array:
-        return _share(values, drawn.relabelled)
+    def of_hindsight(values: jax.Array) -> jax.Array:
+        return _share(values, drawn.hindsight)
 
     return {
         "goal_distribution_distance": _wasserstein(after, requested),
         "achieved_goal_spread": jnp.mean(jnp.std(after, axis=0)),
         "requested_goal_spread": jnp.mean(jnp.std(requested, axis=0)),
-        "relabelled_goal_distance_from_start": of_relabelled(_distance(goal, start)),
+        "relabelled_goal_distance_from_start": of_hindsight(_distance(goal, start)),
         "requested_goal_distance_from_start": jnp.mean(_distance(requested, start)),
-        "hindsight_reached": of_relabelled(env.success(after, goal)),
-        "hindsight_already_reached": of_relabelled(env.success(now, goal)),
+        "hindsight_reached": of_hindsight(env.success(after, goal)),
+        "hindsight_already_reached": of_hindsight(env.success(now, goal)),
     }
 
 
@@ -223,9 +225,9 @@ def _recommanded(
     drawn: Transition,
     key: Key,
 ) -> dict[str, jax.Array]:
-    """Commands relabelled goals that lie away from their own start anew, from fresh starts."""
+    """Commands hindsight goals that lie away from their own start anew, from fresh starts."""
     first_goal = replay.episodes.achieved_goal[steps.episode, 0]
-    away = drawn.relabelled & ~env.success(first_goal, drawn.desired_goal)
+    away = drawn.hindsight & ~env.success(first_goal, drawn.desired_goal)
     chosen = jnp.argsort(~away, stable=True)[:RECOMMANDED_GOALS]
     starts = jax.vmap(env.draw)(jax.random.split(key, RECOMMANDED_GOALS))
     starts = starts._replace(desired_goal=drawn.desired_goal[chosen])

@@ -17,6 +17,7 @@ import her_envs
 from conftest import REPO, fetch, fetch_reset, fetch_step, same
 from her_envs.fetch import model
 from her_envs.fetch.env import MIN_OBJECT_DISTANCE
+from her_envs.physics import native
 from her_jax.errors import UserError
 from her_jax.types import GoalObs
 
@@ -72,6 +73,28 @@ def test_steps_are_functions_of_their_arguments(env):
         jax.tree.leaves(first), jax.tree.leaves(step(state, jnp.ones((4, 4)))), strict=True
     ):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("speed", [np.nan, 1e11])
+def test_a_broken_simulation_says_so(speed, capfd, monkeypatch, tmp_path):
+    """MuJoCo resets it by itself, and the object would be somewhere else without a word."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log where it stands
+    env, keys, action = (
+        fetch("FetchPush"),
+        jax.random.split(jax.random.key(0), 3),
+        jnp.zeros((3, 4)),
+    )
+    states = fetch_reset("FetchPush")(keys)
+    rows = native.floats(states.physics.row).copy()
+    rows[1, 1 + env.physics.scene.model.nq + 3] = speed
+    broken = states.replace(physics=states.physics.replace(row=jnp.asarray(native.bits(rows))))
+    after, intact = (fetch_step("FetchPush")(x, action) for x in (broken, states))
+    for leaf in jax.tree.leaves((after.obs.observation, after.obs.achieved_goal, after.cost)):
+        assert np.isnan(leaf[1]).all()
+    for one, other in zip(*map(jax.tree.leaves, (after, intact)), strict=True):
+        np.testing.assert_array_equal(one[0::2], other[0::2])
+    assert "unstable" in capfd.readouterr().err
+    assert same(fetch_step("FetchPush")(states, action), intact)  # nothing of it stays
 
 
 def test_concurrent_callbacks_do_not_mix():

@@ -123,6 +123,30 @@ def test_distances_and_shares_of_relabelled_rows_are_plausible():
     assert abs(number("hindsight_ratio") - 0.8) < 3 * np.sqrt(0.16 / measure.SAMPLED_ROWS)
 
 
+def test_goals_that_other_episodes_were_asked_for_are_no_hindsight(config):
+    """Half of what `future_actual` draws: here nothing ever moves, and what is asked for is far."""
+    config, env, stored = with_(config, strategy="future_actual"), PointEnv(), episodes()
+    still = jnp.zeros_like(stored.achieved_goal)
+    replay = state_of(
+        config, stored._replace(achieved_goal=still, desired_goal=stored.desired_goal + 5)
+    ).buffer
+
+    @jax.jit
+    def described(replay):
+        steps = buffer.sample(replay, jax.random.key(0), 1000)
+        drawn, _ = train.replayed(env, config, replay, steps, jax.random.key(1))
+        policy, key = evaluate.no_action(env), jax.random.key(2)
+        anew = measure._recommanded(env, policy, replay, steps, drawn, key)
+        return drawn, measure._labels(env, replay, steps, drawn) | anew
+
+    drawn, figures = described(replay)
+    assert 0.35 < drawn.hindsight.mean() < 0.45 < 0.75 < drawn.relabelled.mean() < 0.85
+    assert figures["requested_goal_distance_from_start"] > 5
+    assert figures["relabelled_goal_distance_from_start"] == 0
+    assert figures["hindsight_reached"] == figures["hindsight_already_reached"] == 1
+    assert figures["recommanded_goals"] == 0
+
+
 def test_figures_of_goals_out_of_bounds(config):
     stored = episodes()
     broken = stored.achieved_goal.at[0, 3, 0].set(9.0).at[5, 2, 1].set(jnp.nan)

@@ -91,6 +91,7 @@ def test_future_actual_is_half_future_and_half_what_was_asked_for():
     own = got.observation[:, 0]
     np.testing.assert_array_equal(got.desired_goal[~asked, 0], own[~asked])
     assert (got.desired_goal[~asked, 1] > steps.time[~asked]).all()
+    np.testing.assert_array_equal(got.hindsight, ~asked)
     counts = np.bincount(got.desired_goal[asked, 0].astype(int) - 6, minlength=EPISODES)
     assert p_value(stats.chisquare(counts)) > 1e-4
 

@@ -60,6 +60,10 @@ def floats(values: ArrayLike) -> np.ndarray:
     return np.ascontiguousarray(values, np.uint32).view(np.float64)
 
 
+_UNSTABLE = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)
+"""The warnings with which MuJoCo resets a simulation: position, velocity or acceleration."""
+
+
 class _Simulations:
     """A `mujoco.batch.Batch` with live views of what a step reads and writes."""
 
@@ -77,10 +81,15 @@ class _Simulations:
         self.site_xpos, self.site_xmat = bind("site_xpos"), bind("site_xmat")
         self.cdof, self.subtree_com = bind("cdof"), bind("subtree_com")
         self.sensordata = bind("sensordata")
+        self.warnings = self.batch.warning[:, _UNSTABLE, 1]  # how often in the last call
 
 
 class Native:
     """The `native` backend: the same physics as Gymnasium-Robotics' Fetch v4, to the bit.
+
+    A simulation that breaks (a position, velocity or acceleration is not finite, or huge) is reset
+    by MuJoCo, which writes a line about it; the readings of that step are not a number, so that
+    whoever plays it can tell.
 
     The thread pools are a cache, made on the first use of each number of simulations and kept for
     the life of the object; no simulation's state outlives a call in them.
@@ -262,6 +271,7 @@ class Native:
             self._simulations[nsim] = _Simulations(self.scene.model, nsim, self._num_threads)
         sim = self._simulations[nsim]
         sim.rows[:] = rows
+        sim.warnings[:] = 0
         return sim
 
     def _collect(
@@ -272,7 +282,8 @@ class Native:
         )
         state = NativeState(row=bits(sim.rows.copy()), gripper_pose=bits(pose))
         values = readings(self._sites(sim), self._dt)
-        values = jax.tree.map(lambda x: x.astype(np.float32), values)
+        broken = sim.warnings.any(axis=-1, keepdims=True)
+        values = jax.tree.map(lambda x: np.where(broken, np.nan, x).astype(np.float32), values)
         return jax.tree.map(lambda x: x.reshape(*batch_shape, x.shape[-1]), (state, values))
 
     def _sites(self, sim: _Simulations) -> Sites:
