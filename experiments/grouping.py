@@ -14,6 +14,7 @@ from her_envs import bitflip
 from her_jax import metrics, statistics
 from her_jax.config import AGENTS, Config
 from her_jax.errors import UserError
+from her_jax.runner import plugin_hash
 
 THRESHOLD = 0.9
 """Success whose steps tables count."""
@@ -67,7 +68,7 @@ def alike(
     """
     found: dict[str, Seeds] = {}
     for run in runs:
-        values = settings(launch.read_config(run)) | also(run)
+        values = settings(launch.read_config(run)) | {"plugin": plugin_hash(run)[:8]} | also(run)
         for name in by:
             if name not in values:
                 raise UserError(f"by: {name!r} is no setting; name some of {', '.join(values)}")

@@ -15,14 +15,13 @@ from typing import Any
 from rich.console import Console
 
 import her_envs
-from her_jax import metrics
+from her_jax import metrics, relabel
 from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run
 from her_jax.types import GoalEnv
 
 console = Console(highlight=False, soft_wrap=True)
-_plugins: set[str] = set()
 status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
@@ -119,7 +118,9 @@ def require_folder(folder: Path) -> None:
 
 
 def load_plugin(path: str) -> None:
-    """Runs a user's Python file, so that what it registers is known; equal files once; "" for none.
+    """Runs a user's Python file, so that what it registers is known; "" for none.
+
+    What an earlier file registered is forgotten: two versions of one may use the same names.
 
     Raises:
       UserError: if there is no such file, or it fails.
@@ -128,15 +129,13 @@ def load_plugin(path: str) -> None:
         return
     if not Path(path).is_file():
         raise UserError(f"plugin: {path} is no file; name one that registers a strategy")
+    relabel.forget()
     try:
-        text = Path(path).read_text()
-        if text not in _plugins:
-            runpy.run_path(path)
+        runpy.run_path(path)
     except UserError:
         raise
     except Exception as error:  # whatever a user's file may raise
         raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
-    _plugins.add(text)
 
 
 def open_run(folder: Path, scored_on: str | None = None) -> Run:

@@ -10,6 +10,7 @@ the base that the grid changes. The seeds of a setting are one compiled program 
 settings follow each other. OUT, printed first, gets
 
     SETTING-seedN/  an ordinary run folder each: plot.py, table.py, audit.py, ... read it
+    plugin.py       the plugin, if there is one
     sweep.json      settings, seeds, and command, commit, device and seconds of every sitting
     curves.png      median and interquartile band of every setting
     figure.png      with `--figure`: success over the number that the figure varies, if it does
@@ -61,7 +62,7 @@ from her_envs import bitflip
 from her_jax import group, metrics, provenance
 from her_jax.config import Config
 from her_jax.errors import UserError
-from her_jax.runner import Run
+from her_jax.runner import PLUGIN, Run
 from her_jax.types import GoalEnv
 
 CURVES, FIGURE, NUMBERS, TABLE = "curves.png", "figure.png", "curves.csv", "table.md"
@@ -202,6 +203,8 @@ def main() -> None:
     if any(word == "--resume" or word.startswith("--resume=") for word in words):
         folder = tyro.cli(Resume, prog="sweep.py", args=words).resume
         values = read(folder)
+        if any(entry["config"]["replay"].get("plugin") for entry in values["settings"]):
+            launch.load_plugin(str(folder / PLUGIN))
         sweep, sittings = Sweep.from_dict(values), values["sittings"]
         groups = bind(sweep, folder)
         _clear(groups)
@@ -209,7 +212,7 @@ def main() -> None:
         sweep, out = parse(words)
         folder, sittings = out or default_folder(sweep), []
         groups = bind(sweep, folder)
-        _create(folder)
+        _create(folder, sweep.settings[0].config.replay.plugin)
     launch.console.print(
         f"sweep folder: {folder}; {len(sweep.settings)} settings x {len(sweep.seeds)} seeds"
     )
@@ -305,6 +308,9 @@ def bind(sweep: Sweep, folder: Path) -> list[list[Run]]:
     groups = []
     for setting in sweep.settings:
         config = setting.config
+        if config.replay.plugin:  # the copy is there wherever the sweep goes on
+            kept = dataclasses.replace(config.replay, plugin=str(folder / PLUGIN))
+            config = dataclasses.replace(config, replay=kept)
         if config.env not in envs:
             envs[config.env] = launch.make_envs(config.env)
         env, judge = envs[config.env]
@@ -402,7 +408,7 @@ def default_folder(sweep: Sweep) -> Path:
     return Path("runs") / f"{task}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _create(folder: Path) -> None:
+def _create(folder: Path, plugin: str) -> None:
     if folder.exists():
         resume = f", or go on with --resume {folder}" if (folder / grouping.SWEEP).is_file() else ""
         raise UserError(f"out: {folder} already exists; name a new folder{resume}")
@@ -410,6 +416,8 @@ def _create(folder: Path) -> None:
         folder.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"out: {folder} cannot be made ({error}); name another") from None
+    if plugin:
+        shutil.copyfile(plugin, folder / PLUGIN)
 
 
 def _clear(groups: Sequence[Sequence[Run]]) -> None:

@@ -508,8 +508,10 @@ class Config:
 _CHANGEABLE = (
     *("env_steps", "eval_episodes", "checkpoint_period"),
     *("scored_on", "num_threads", "nconmax", "njmax", "graph_mode"),
+    "plugin",
 )
-"""Settings that do not change what a checkpoint is: it may be read with others."""
+"""Settings that do not change what a checkpoint is: it may be read with others. Of a plugin the
+checkpoint knows the hash, which counts, and not the place."""
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

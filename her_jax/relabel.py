@@ -91,6 +91,8 @@ STRATEGIES: dict[str, Strategy] = {
 }
 """By name; `register` adds to them."""
 
+_BUILT_IN = frozenset(STRATEGIES)
+
 AUDITED_AS = {name: name for name in STRATEGIES}
 """Strategy -> the built-in one whose places the auditor holds it to."""
 
@@ -115,6 +117,12 @@ def register(name: str, strategy: Strategy, *, audited_as: str) -> None:
         raise UserError(f"audited_as: {audited_as!r} is unknown; choose one of {known}")
     STRATEGIES[name] = strategy
     AUDITED_AS[name] = AUDITED_AS[audited_as]
+
+
+def forget() -> None:
+    """Removes what `register` added."""
+    for name in STRATEGIES.keys() - _BUILT_IN:
+        del STRATEGIES[name], AUDITED_AS[name]
 
 
 def transition(

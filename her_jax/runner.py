@@ -145,7 +145,7 @@ class Run:
         if self.config.replay.plugin:
             shutil.copyfile(self.config.replay.plugin, self.folder / PLUGIN)
         return {
-            "plugin_sha256": self._plugin_hash(),
+            "plugin_sha256": plugin_hash(self.folder),
             "task": self.config.env.task,
             "goal": evaluate.goal_settings(self.env.goal_spec),
             "settings": self.config.lasting(),
@@ -154,11 +154,6 @@ class Run:
             "agents_in_program": 1,
             "commits": [provenance.commit()],
         }
-
-    def _plugin_hash(self) -> str:
-        """SHA-256 of the folder's plugin; empty without one."""
-        path = self.folder / PLUGIN
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
     def reopen(self) -> tuple[int, train.TrainState, dict[str, Any]]:
         """Epoch, state and plain values of the latest checkpoint; later lines are dropped.
@@ -192,7 +187,7 @@ class Run:
         epoch, state, about = checkpoint.restore(self.folder, like, self.config.env.task)
         evaluate.require_same_goal(about["goal"], self.env.goal_spec)
         _require_same_settings(about.get("settings", {}), self.config.lasting(), self.folder)
-        if about.get("plugin_sha256", "") != self._plugin_hash():
+        if about.get("plugin_sha256", "") != plugin_hash(self.folder):
             raise UserError(
                 f"plugin: {self.folder / PLUGIN} is not the file that the checkpoint was trained "
                 "with; restore it"
@@ -585,10 +580,16 @@ def _require_positions(env: GoalEnv, config: Config) -> None:
         )
 
 
+def plugin_hash(folder: Path) -> str:
+    """SHA-256 of the plugin that a run's folder keeps; empty without one."""
+    path = folder / PLUGIN
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 def _require_same_settings(trained: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Refuses a configuration that is not the one that the checkpoint was trained with."""
     for name, value in trained.items():
-        if now.get(name) != value:
+        if now.get(name, value) != value:
             raise UserError(
                 f"{name}: the checkpoint was trained with {value!r} and "
                 f"{folder / metrics.CONFIG} says {now.get(name)!r}; restore that file"

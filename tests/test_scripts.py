@@ -97,8 +97,7 @@ def test_a_user_brings_a_strategy_in_a_file(trained):
     try:
         assert json.loads(script("audit", "soon", folder=trained))["clean"]  # finds the file again
     finally:
-        for registry in (relabel.STRATEGIES, relabel.AUDITED_AS):
-            del registry["soon"]
+        relabel.forget()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import sweep
 import table
 import train
 from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, with_
-from her_jax import metrics
+from her_jax import group, metrics, relabel
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from toy import PointEnv
@@ -101,6 +101,41 @@ def test_resume_makes_what_is_missing_and_touches_nothing_else(swept, tmp_path, 
         ]
         assert (run / metrics.SUMMARY).is_file()
     assert len(sweep.read(folder)["sittings"]) == 2
+
+
+SOON = """
+import jax
+from her_jax import relabel
+from her_jax.types import Moment
+
+def soon(key, step, stored, horizon):
+    return Moment(step.episode, step.time + 1)
+
+relabel.register("soon", soon, audited_as="future")
+"""
+
+
+def test_a_sweep_keeps_its_plugin_and_goes_on_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "soon.py").write_text(SOON)
+    words = ["fetch-reach", *TINY, "--seeds", "0", "--plugin", "soon.py"]
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(group, "fit", interrupted)
+        command(patch, *words, "--grid", "strategy=soon", "--out", "s")
+    (tmp_path / "soon.py").unlink()
+    relabel.forget()
+    command(monkeypatch, "--resume", str(tmp_path / "s"))
+    run = tmp_path / "s" / "strategy=soon-seed0"
+    assert metrics.read_json(run / metrics.SUMMARY)["env_steps"] == 60
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "plugin.py").write_text(SOON + "# another version")
+    assert len(grouping.alike([run, other])) == 2
+    relabel.forget()
+    assert set(relabel.AUDITED_AS) == set(relabel.STRATEGIES) >= {"future", "none"}
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
