@@ -440,7 +440,8 @@ def scripted_episodes(
     if native.task.has_object:
         few = jax.tree.map(lambda x: x[: min(count, 20)], starts)
         rest = functools.partial(evaluate.episodes, other, evaluate.no_action(other))
-        goal = np.asarray(jax.jit(rest)(few).achieved_goal, np.float64)
+        still, _ = jax.jit(rest)(few)
+        goal = np.asarray(still.achieved_goal, np.float64)
         found["resting_drift"] = float(np.linalg.norm(goal - goal[:, :1], axis=-1).max())
         found["rest_height_difference"] = float(
             np.abs(goal[:, -1, 2] - native.physics.scene.object_height).max()
@@ -516,6 +517,7 @@ def transfer(folder: Path, run: Any, other: her_envs.FetchEnv, count: int) -> di
         scores[who] = {
             _SUCCESS: evaluate.mean(outcome.success),
             "broken_episodes": int(outcome.broken.sum()),
+            "dropped_contact_steps": int(outcome.dropped.sum()),
         }
     about = {"run": folder.name, "trained_on": run.config.env.physics, "episodes": count}
     return about | scores | {"goal_set": goals.sha256, "env_steps": int(state.env_steps)}

@@ -109,7 +109,11 @@ def verify_run(run: Run) -> bool:
     found = {
         record.JSON: record.differences(saved.claims(), rebuilt.claims()),
         record.LOG: record.differences(
-            {"rows": len(logged), "equal": logged.equals(steps), "reached": log.success(logged)},
+            {
+                "rows": len(logged),
+                "equal": log.equal(logged, steps),
+                "reached": log.success(logged),
+            },
             {
                 "rows": len(steps),
                 "equal": True,

@@ -52,6 +52,7 @@ def main(
             "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
             "no_action_success": opened.floor(held_out),
             "broken_episodes": evaluate.mean(outcome.broken),
+            "dropped_contact_steps": evaluate.mean(outcome.dropped) / env.horizon,
             "final_distance": evaluate.mean(outcome.distance),
             "by_goal": evaluate.quarters(
                 env.goal_spec, held_out.starts.desired_goal, outcome.success

@@ -43,6 +43,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import re
 import shlex
 import shutil
 import sys
@@ -66,6 +67,8 @@ from her_jax.runner import PLUGIN, Run
 from her_jax.types import GoalEnv
 
 CURVES, FIGURE, NUMBERS, TABLE = "curves.png", "figure.png", "curves.csv", "table.md"
+
+_BUDGET = re.compile(r"--(train\.)?env[-_]steps(=.*)?")
 
 Grid = tuple[str, ...]
 """Words like "k=4,8": a setting and its values."""
@@ -260,8 +263,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     if recipe.flips is not None and recipe.flips != flips:
         kind = "bit-flip" if recipe.flips else "a Fetch task"
         raise UserError(f"figure: {options.figure!r} is not of {task[0]}; give {kind}")
-    usual = presets.load("tuned", task[0], plain.env.n).train.env_steps
-    if plain.train.env_steps != usual:
+    if any(_BUDGET.fullmatch(word) for word in base):
         recipe = dataclasses.replace(recipe, episodes=None)  # the command line says
     settings = tuple(
         Setting(changes, recipe.budgeted(_changed([*task, *base], changes)))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from her_jax.errors import UserError
 from her_jax.rollout import Policy, broken, play
@@ -30,6 +31,7 @@ class Outcome(NamedTuple):
       cost_max: float32 [E, K], costs of the worst step.
       broken: bool [E], whether the simulation or the policy broke: something in the episode is not
         finite. Such an episode fails, and its distance, reward and costs are not a number.
+      dropped: int32 [E], steps in which contacts were dropped for lack of room.
     """
 
     success: jax.Array
@@ -39,9 +41,12 @@ class Outcome(NamedTuple):
     cost_sum: jax.Array
     cost_max: jax.Array
     broken: jax.Array
+    dropped: jax.Array
 
 
-def episodes(env: GoalEnv, policy: Policy, starts: Any, key: Key | None = None) -> Episode:
+def episodes(
+    env: GoalEnv, policy: Policy, starts: Any, key: Key | None = None
+) -> tuple[Episode, jax.Array]:
     """Plays one episode [E, ...] from every held-out start [E, ...].
 
     Args:
@@ -49,14 +54,17 @@ def episodes(env: GoalEnv, policy: Policy, starts: Any, key: Key | None = None) 
       policy: chooses actions.
       starts: held-out starts.
       key: consumed by a policy that is not deterministic.
+
+    Returns:
+      The episodes, and in how many steps of each contacts were dropped, int32 [E].
     """
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(starts.desired_goal))
-    played, _ = jax.vmap(lambda start, key: play(env, policy, start, key))(starts, keys)
-    return played
+    played, faults = jax.vmap(lambda start, key: play(env, policy, start, key))(starts, keys)
+    return played, faults.dropped
 
 
-def outcome(env: GoalEnv, played: Episode) -> Outcome:
-    """What came of episodes of any leading shape."""
+def outcome(env: GoalEnv, played: Episode, dropped: ArrayLike = 0) -> Outcome:
+    """What came of episodes of any leading shape; `dropped` as `episodes` returns it."""
     achieved = played.achieved_goal[..., 1:, :]
     goal = jnp.broadcast_to(played.desired_goal[..., None, :], achieved.shape)
     is_broken = broken(played)
@@ -72,6 +80,7 @@ def outcome(env: GoalEnv, played: Episode) -> Outcome:
         cost_sum=_unless(is_broken[..., None], jnp.sum(played.cost, axis=-2)),
         cost_max=_unless(is_broken[..., None], jnp.max(played.cost, axis=-2)),
         broken=is_broken,
+        dropped=jnp.broadcast_to(dropped, is_broken.shape),
     )
 
 
@@ -81,7 +90,7 @@ def _unless(is_broken: jax.Array, values: jax.Array) -> jax.Array:
 
 def evaluate(env: GoalEnv, policy: Policy, starts: Any) -> Outcome:
     """Outcome of one episode from every held-out start [E, ...]."""
-    return outcome(env, episodes(env, policy, starts))
+    return outcome(env, *episodes(env, policy, starts))
 
 
 def no_action(env: GoalEnv) -> Policy:

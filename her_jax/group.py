@@ -36,6 +36,9 @@ from her_jax.runner import Clock, Run, require_memory
 BATCHES = ("auto", "map", "vmap")
 """Ways to run several agents; "auto" is "map" on a CPU and "vmap" elsewhere."""
 
+_COUNTERS = {".env_steps", ".learner.updates"}
+"""Parts of a state that are equal in all agents of a group, which train in lockstep."""
+
 
 def resolve(batch: str) -> str:
     """The way to run several agents, "map" or "vmap".
@@ -119,7 +122,7 @@ def epoch(
     """
     one = functools.partial(train.epoch, run.env, run.agent, run.config)
     if mode == "vmap":
-        return jax.vmap(one)
+        return functools.partial(_in_lockstep, one)
 
     def body(states, index):
         state, values, drawn = one(jax.tree.map(lambda x: x[index], states))
@@ -131,6 +134,28 @@ def epoch(
         return states, values, drawn
 
     return each
+
+
+def _in_lockstep(one: Callable[[train.TrainState], Any], states: train.TrainState) -> Any:
+    """`one` for states [S, ...], vmapped but for counters, which all agents have in common.
+
+    A branch on a batched counter would compute both sides.
+    """
+    paths, tree = jax.tree_util.tree_flatten_with_path(states)
+    counts = [jax.tree_util.keystr(path) in _COUNTERS for path, _ in paths]
+    axes = [None if is_counter else 0 for is_counter in counts]
+
+    def flat(leaves: list[jax.Array]) -> Any:
+        state, *results = one(jax.tree.unflatten(tree, leaves))
+        return jax.tree.leaves(state), results
+
+    single = [x[0] if is_counter else x for (_, x), is_counter in zip(paths, counts, strict=True)]
+    leaves, results = jax.vmap(flat, in_axes=(axes,), out_axes=(axes, 0))(single)
+    each = [
+        jnp.broadcast_to(x, states.env_steps.shape) if is_counter else x
+        for x, is_counter in zip(leaves, counts, strict=True)
+    ]
+    return jax.tree.unflatten(tree, each), *results
 
 
 def evaluation(run: Run, mode: str) -> Callable[[train.TrainState, Any], evaluate.Outcome]:
@@ -168,11 +193,11 @@ class _Group:
         self._mode, self._goals = mode, goals
         self._console = runs[0].console
         self._pay = replay.scorer(runs[0].env.reward)
-        self._clock = Clock(max(about["wall_s"] for about in abouts))
         self._compiled: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
     def train(self) -> dict[Path, str]:
         """The epochs that are left, each evaluated, checked and logged, and then the audits."""
+        self._clock = Clock(max(about["wall_s"] for about in self.abouts))
         epochs = self.runs[0].epochs
         floor = self.runs[0].announce(self._goals)
         while self.runs and self.done < epochs:

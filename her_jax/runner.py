@@ -411,6 +411,7 @@ class Run:
             "requested_goal_success": evaluate.mean(outcome.success),
             "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
             "evaluation_broken_episodes": evaluate.mean(outcome.broken),
+            "evaluation_dropped_contact_steps": evaluate.mean(outcome.dropped) / self.env.horizon,
             "final_distance": evaluate.mean(outcome.distance),
             **{name: channel["episode_sum"] for name, channel in costs.items()},
             **{name: float(value) for name, value in values.items()},

@@ -16,6 +16,7 @@ import pytest
 import grouping
 import launch
 import plot
+import presets
 import sweep
 import table
 import train
@@ -220,6 +221,9 @@ def test_every_size_of_the_bit_figure_gets_as_many_episodes():
     assert (15, 750_000) in budgets and (50, 2_500_000) in budgets
     short = sweep.parse(["bit-flip", "--figure", "bits", "--env-steps", "640"])[0]
     assert {s.config.train.env_steps for s in short.settings} == {640}
+    usual = str(presets.load("tuned", "bit-flip", 10).train.env_steps)
+    same = sweep.parse(["bit-flip", "--figure", "bits", f"--train.env-steps={usual}"])[0]
+    assert {str(s.config.train.env_steps) for s in same.settings} == {usual}
     with pytest.raises(UserError, match="figure: 'bits' is not of fetch-push; give bit-flip"):
         sweep.parse(["fetch-push", "--figure", "bits"])
 

@@ -110,8 +110,13 @@ def read(path: Path) -> pa.Table:
     return table
 
 
+def equal(a: pa.Table, b: pa.Table) -> bool:
+    """Whether two logs have the same rows; unlike Arrow's, NaN equals NaN."""
+    return str(a.to_pylist()) == str(b.to_pylist())
+
+
 def success(table: pa.Table) -> float:
-    """Success of the held-out episodes, from the log alone."""
+    """Success of the held-out episodes, from the log alone; one that broke has failed."""
     tolerance = np.float32(table.schema.metadata[b"tolerance"])
     held_out = np.array(table["source"].to_pylist()) == "held_out"
     rows = table.filter(pa.array(held_out))
@@ -120,6 +125,9 @@ def success(table: pa.Table) -> float:
         np.stack(rows[name].to_numpy()) for name in ("desired_goal", "next_achieved_goal")
     )
     reached = np.linalg.norm(achieved - goals, axis=-1) < tolerance
+    logged = (np.stack(rows[name].to_numpy()) for name in ("achieved_goal", "action", "cost"))
+    finite = np.isfinite(np.concatenate([achieved, *logged], axis=-1)).all(axis=-1)
+    reached &= ~np.isin(episode, episode[~finite])
     if table.schema.metadata.get(b"scored_at") != b"any step":
         reached &= step == step.max()
     return len(np.unique(episode[reached])) / len(np.unique(episode))

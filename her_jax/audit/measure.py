@@ -101,7 +101,7 @@ def measure(
     """
     rows_key, label_key, identity_key, start_key, explore_key = jax.random.split(key, 5)
     greedy, exploring = _policies(agent, config, state)
-    played = evaluate.episodes(env, greedy, starts)
+    played, dropped = evaluate.episodes(env, greedy, starts)
     idle = evaluate.episodes(env, evaluate.no_action(env), starts)
     tried = evaluate.episodes(env, exploring, starts, explore_key)
     distribution = train.replayed_episodes(config, state.buffer)
@@ -114,13 +114,13 @@ def measure(
         **_stored_goals(env.goal_spec, state.buffer),
         **_labels(env, state.buffer, steps, drawn),
         **_recommanded(env, greedy, state.buffer, steps, drawn, start_key),
-        "static_goal_jitter": _jitter(idle),
+        "static_goal_jitter": _jitter(idle[0]),
     }
     return Measured(
         played,
-        outcome=evaluate.outcome(env, played),
-        exploring=evaluate.outcome(env, tried),
-        idle=evaluate.outcome(env, idle),
+        outcome=evaluate.outcome(env, played, dropped),
+        exploring=evaluate.outcome(env, *tried),
+        idle=evaluate.outcome(env, *idle),
         numbers=numbers,
     )
 

@@ -438,6 +438,9 @@ def _warnings(
     broken = evaluate.mean(outcome.broken)
     if broken:
         warnings.append(f"{broken:.2%} of the evaluation's episodes broke; they count as failed")
+    dropped = evaluate.mean(outcome.dropped > 0)
+    if dropped:
+        warnings.append(f"{dropped:.2%} of the evaluation's episodes lacked room for contacts")
     return warnings
 
 

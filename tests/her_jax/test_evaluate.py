@@ -106,9 +106,10 @@ def test_costs_are_sums_and_worst_steps(toy):
 def test_an_episode_whose_simulation_broke_fails_and_spoils_no_mean(toy):
     """Even one that ends at the goal."""
     starts = goal_set.draw(toy, 4).starts
-    played = evaluate.episodes(toy, straight, starts)
+    played, dropped = evaluate.episodes(toy, straight, starts)
     broken = played._replace(action=played.action.at[1, 3].set(jnp.nan))
-    whole, outcome = evaluate.outcome(toy, played), evaluate.outcome(toy, broken)
+    whole, outcome = evaluate.outcome(toy, played, dropped), evaluate.outcome(toy, broken)
+    assert whole.dropped.shape == outcome.dropped.shape == (4,) and not whole.dropped.any()
     assert whole.success.all() and not whole.broken.any()
     assert outcome.success.tolist() == outcome.success_any.tolist() == [True, False, True, True]
     assert outcome.broken.tolist() == [False, True, False, False]

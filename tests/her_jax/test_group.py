@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
+import jax
 import pytest
 
 from conftest import SILENT, optimised, same, with_
 from her_jax import group, metrics
-from her_jax.config import Config
+from her_jax.config import Config, TD3Config
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from toy import PointEnv
@@ -19,6 +21,9 @@ SECONDS = {
     *("train_steps_per_s", "sim_steps_per_s", "audit_share_of_time", "agents_in_program"),
 }
 """What a run in a group may say otherwise than the same run alone."""
+
+
+MODES = ("map", "vmap")
 
 
 def runs_of(config: Config, folder, seeds=(0, 1, 2)) -> list[Run]:
@@ -79,6 +84,16 @@ def test_vmap_trains_the_same_agents_up_to_rounding(mapped, config, tmp_path):
         first = metrics.read(mapped / run.folder.name)[0]
         assert line["critic_loss"] == pytest.approx(first["critic_loss"], rel=1e-3)
         assert line["policy_value"] == pytest.approx(first["policy_value"], rel=1e-3)
+
+
+def test_branches_on_counters_stay_branches_under_vmap(config, tmp_path):
+    """TD3's rare step of the actor, and larger batches later on."""
+    delayed = dataclasses.replace(config, agent=TD3Config(hidden=(8,), actor_period=2))
+    staged = with_(delayed, late_batch_size=16, late_batch_env_steps=480)
+    runs = runs_of(staged, tmp_path)
+    states = jax.eval_shape(lambda: group.start(runs))
+    traced = {mode: str(jax.make_jaxpr(group.epoch(runs[0], mode))(states)) for mode in MODES}
+    assert traced["vmap"].count(" cond[") == traced["map"].count(" cond[") > 1
 
 
 @pytest.mark.slow

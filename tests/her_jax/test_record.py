@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import SILENT, with_
-from her_jax import goal_set, metrics
+from her_jax import evaluate, goal_set, metrics
 from her_jax.audit import log, record
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -65,6 +66,21 @@ def test_every_piece_has_its_own_hash(toy, config, finished):
     assert set(changed) == set(reference)
     for name, found in changed.items():
         assert {k for k in reference if found[k] != reference[k]} == {name}
+
+
+def test_a_broken_episode_has_failed_in_the_log_too(toy, config, finished, tmp_path):
+    """Even one that ends at the goal; and the log is still equal to itself."""
+    state = finished[0]
+    starts = goal_set.draw(toy, 4).starts
+    played, _ = evaluate.episodes(toy, evaluate.no_action(toy), starts)
+    there = jnp.broadcast_to(played.desired_goal[:, None], played.achieved_goal.shape)
+    played = played._replace(achieved_goal=there.at[1, 5].set(jnp.nan))
+    table = log.build(toy, config, played, state, jax.random.key(0), {"failure_labels": ()})
+    assert log.success(table) == 0.75 == evaluate.mean(evaluate.outcome(toy, played).success)
+    log.write(tmp_path / "log.parquet", table)
+    again = log.read(tmp_path / "log.parquet")
+    assert log.equal(again, table) and not again.equals(table)
+    assert not log.equal(again.slice(1), table)
 
 
 def test_rows_beyond_the_filled_ones_do_not_count():
