@@ -3,18 +3,24 @@
     python benchmarks/accelerator.py [--budget-s 540] [--smoke] [--out FILE]
 
 In this order, each part only while there is time left, and every result written to one JSON file as
-soon as it is there, so that a time-out loses nothing: memory; throughput up to 8,192 worlds, and
-of MuJoCo's C engine; the short fidelity report; FetchPush from scratch to 0.9; throughput of more
-worlds, of the pruned model, of Warp alone and with other graph modes; the same training on native
-physics; throughput of the other tasks. No part begins after the budget; one that has begun ends, a
-training with its first epoch after the budget, or after two and a half minutes. A part that
-fails, because it does not fit or otherwise, leaves its error in the file and the next one runs.
-The same command again, at the same commit and with the same file, measures what is missing.
+soon as it is there, so that a time-out loses nothing: memory; throughput of as many worlds as the
+preset has, and of MuJoCo's C engine; FetchPush from scratch to 0.9; throughput up to 8,192 worlds;
+the short fidelity report; throughput of more worlds, of the pruned model, of Warp alone and with
+other graph modes; the same training on native physics; throughput of the other tasks. No part
+begins after the budget; one that has begun ends, a training with its first epoch after the budget,
+or after two and a half minutes. A part that fails, because it does not fit or otherwise, leaves its
+error in the file and the next one runs; one that does not end within 400 s ends the program
+with a traceback. The same command again, at the same commit and with the same file, measures what
+is missing, last of all what was under way when the program ended. A copy of the code without its
+repository is told the commit by the environment variable HER_JAX_COMMIT.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
+import shutil
+import subprocess
 import time
 import traceback
 from collections.abc import Callable
@@ -35,7 +41,10 @@ WORLDS = (512, 1024, 4096, 8192, 16384, 32768)
 """Numbers of environments whose throughput is measured; the first is the preset's."""
 
 MANY = 8192
-"""More worlds than these wait until a policy has been trained, and are timed over fewer steps."""
+"""More worlds than these are measured after the fidelity report."""
+
+HANGS_S = 400.0
+"""A part that takes longer has hung."""
 
 
 @dataclasses.dataclass
@@ -46,15 +55,20 @@ class Report:
       path: the file; what the same commit has measured before stays in it.
       budget_s: seconds after which no further part begins.
       rows: one of each part that has ended.
+      hung: what was under way when the program ended before.
     """
 
     path: Path
     budget_s: float
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    hung: set[str] = dataclasses.field(default_factory=set)
     _began: float = dataclasses.field(default_factory=time.perf_counter)
+    _postponed: list[tuple[str, Callable[[], Any]]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rows += [row for row in harness.written(self.path) if "result" in row]
+        before = harness.written(self.path)
+        self.rows += [row for row in before if "result" in row]
+        self.hung |= {row["part"] for row in before if "so_far" in row}
 
     @property
     def left_s(self) -> float:
@@ -62,22 +76,45 @@ class Report:
         return max(self.budget_s - (time.perf_counter() - self._began), 0.0)
 
     def part(self, name: str, measure: Callable[[], Any]) -> None:
-        """Measures and writes, if there is time left and it has not been measured before."""
+        """Measures and writes, if there is time left and it has not been measured before.
+
+        What was under way when the program ended waits for `postponed`.
+        """
         if any(row["part"] == name and "result" in row for row in self.rows):
+            return
+        if name in self.hung:
+            self._postponed.append((name, measure))
             return
         elapsed = time.perf_counter() - self._began
         if elapsed > self.budget_s:
             result: dict[str, Any] = {"skipped": f"{elapsed:.0f} s had passed"}
         else:
             print(f"{elapsed:6.0f} s  {name} ...", flush=True)
+            self.keep(name, {})
+            faulthandler.dump_traceback_later(HANGS_S, exit=True)
             try:
                 result = {"result": measure()}
             except Exception as error:  # whatever a driver may raise; the next part may work
                 traceback.print_exc()
                 result = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+            result |= {"memory_used_mib": memory_used()}
+            forget_graphs()
         seconds = time.perf_counter() - self._began - elapsed
         self.rows.append({"part": name, "seconds": seconds, **result})
         harness.write("accelerator", self.rows, self.path)
+
+    def keep(self, name: str, so_far: dict[str, Any]) -> None:
+        """Writes what there is of a part that is under way."""
+        rows = [*self.rows, {"part": name, "so_far": so_far}]
+        harness.write("accelerator", rows, self.path, quiet=True)
+
+    def postponed(self) -> None:
+        """Measures what was under way when the program ended."""
+        self.hung = set()
+        for name, measure in self._postponed:
+            self.part(name, measure)
 
 
 def main(
@@ -106,24 +143,29 @@ def main(
     few = [count for count in worlds if count <= MANY] or [worlds[0]]
 
     def throughput(name: str, count: int, *contestants: str) -> None:
-        rounds, steps = (1, 2) if smoke else (3, 20 if count <= MANY else 5)
+        steps = 2 if smoke else 20
+        rounds = 1 if smoke or "warp-nograph" in contestants else 3  # it waits for the host
         report.part(
             f"throughput of {name}, {count} worlds, {', '.join(contestants)}",
             lambda: env_throughput.measure(name, contestants, count, steps, rounds),
         )
 
     def train(physics: str) -> None:
+        name = f"training to 0.9 on {physics}"
         report.part(
-            f"training to 0.9 on {physics}",
-            lambda: training(physics, smoke, min(150.0, report.left_s)),
+            name,
+            lambda: training(
+                physics, smoke, min(150.0, report.left_s), lambda row: report.keep(name, row)
+            ),
         )
 
     report.part("memory", lambda: memory(task))
-    for count in few:
-        throughput(task, count, "warp")
+    throughput(task, few[0], "warp")
     throughput(task, few[0], "native", "batch")
-    report.part("fidelity, short", lambda: short_fidelity(task, smoke))
     train("warp")
+    for count in few[1:]:
+        throughput(task, count, "warp")
+    report.part("fidelity, short", lambda: short_fidelity(task, smoke))
     for count in worlds:
         if count not in few:
             throughput(task, count, "warp")
@@ -135,6 +177,25 @@ def main(
         for name in her_envs.TASKS:
             if name != task:
                 throughput(name, few[-1], "warp")
+    report.postponed()
+
+
+def memory_used() -> int | None:
+    """MiB in use on the first GPU, XLA's pool and what Warp takes beside it; None without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    words = [program, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, close_fds=False)
+    first = done.stdout.split()[:1]
+    return int(first[0]) if first and first[0].isdigit() else None
+
+
+def forget_graphs() -> None:
+    """Frees the CUDA graphs that Warp has captured, with the memory that they hold."""
+    import warp
+
+    warp.clear_jax_callable_graph_cache()
 
 
 def memory(task: str) -> dict[str, Any]:
@@ -142,7 +203,7 @@ def memory(task: str) -> dict[str, Any]:
     stats = jax.devices()[0].memory_stats() or {}
     models = ("stock", "fast")
     return {
-        "device_bytes": stats.get("bytes_limit"),
+        "xla_pool_bytes": stats.get("bytes_limit"),
         "bytes_per_world": {
             model: her_envs.make(task, physics="warp", model=model).bytes_per_env
             for model in models
@@ -159,14 +220,17 @@ def short_fidelity(task: str, smoke: bool) -> dict[str, Any]:
     }
 
 
-def training(physics: str, smoke: bool, limit_s: float) -> dict[str, Any]:
-    """FetchPush from scratch to 0.9, or for `limit_s` seconds of training."""
+def training(
+    physics: str, smoke: bool, limit_s: float, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """FetchPush from scratch to 0.9, or for `limit_s` seconds; `keep` is given every epoch."""
     config = presets.load("accelerator", "fetch-push")
     if smoke:
         config = end_to_end.tiny(presets.load("accelerator", "fetch-reach"))
     env = dataclasses.replace(config.env, physics=physics)
     config = dataclasses.replace(config, env=env)
-    return end_to_end.measure(config, (0.5, 0.9), limit_s=0.0 if smoke else limit_s, rounds=2)
+    limit_s = 0.0 if smoke else limit_s
+    return end_to_end.measure(config, (0.5, 0.9), limit_s=limit_s, rounds=2, keep=keep)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ def main(
       model: Model of training.
       num_envs: Environments; default the preset's.
       targets: Successes whose times are reported.
-      limit_s: Seconds of training after which a backend stops.
+      limit_s: Seconds after which a backend stops, compiling and evaluating included.
       rounds: How often each part is timed.
       seed: Seed of training.
       smoke: A tiny run that only shows that everything works.
@@ -121,15 +122,20 @@ def table(rows: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
 
 
 def measure(
-    config: Config, targets: tuple[float, ...], limit_s: float, rounds: int
+    config: Config,
+    targets: tuple[float, ...],
+    limit_s: float,
+    rounds: int,
+    keep: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
-    """The row of one backend."""
+    """The row of one backend; `keep` is given what there is of it after every epoch."""
     env, judge = launch.make_envs(config.env)
     require_memory(env, config)
     print(memory_plan(env, config))
+    began = time.perf_counter()
     cycle_steps = config.train.num_envs * env.horizon * env.steps_per_action
     parts = seconds_of_parts(env, config, rounds)
-    return {
+    row = {
         "task": env.name,
         "physics": config.env.physics,
         "model": config.env.model,
@@ -140,8 +146,11 @@ def measure(
         "seed": config.seed,
         **parts,
         "sim_env_steps_per_s": cycle_steps / parts["simulation_s"],
-        **learn(env, judge, config, targets, limit_s),
     }
+    keep(row)
+    left_s = limit_s - (time.perf_counter() - began)
+    learned = learn(env, judge, config, targets, left_s, lambda so_far: keep(row | so_far))
+    return row | learned
 
 
 def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, float]:
@@ -156,9 +165,11 @@ def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, flo
 
     @jax.jit
     def relabel(replay: buffer.BufferState) -> jax.Array:
+        distribution = train.replayed_episodes(config, replay)
+
         def draw(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
             sample_key, label_key = jax.random.split(key)
-            steps = buffer.sample(replay, sample_key, config.replay.batch_size)
+            steps = buffer.sample(replay, sample_key, config.replay.batch_size, distribution)
             batch, reward = train.replayed(env, config, replay, steps, label_key)
             return total + reward.sum() + batch.next_observation.sum(), None
 
@@ -177,9 +188,14 @@ def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, flo
 
 
 def learn(
-    env: GoalEnv, judge: GoalEnv, config: Config, targets: tuple[float, ...], limit_s: float
+    env: GoalEnv,
+    judge: GoalEnv,
+    config: Config,
+    targets: tuple[float, ...],
+    limit_s: float,
+    keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Trains until the highest target or `limit_s`; at least an epoch."""
+    """Trains until the highest target, or `limit_s` from the call on; at least an epoch."""
     agent = agents.make(config.agent, env)
     goals = goal_set.standard(judge, config.train.eval_episodes)
 
@@ -197,7 +213,8 @@ def learn(
     compile_s = time.perf_counter() - began
     seconds, reached, lines, success = 0.0, {}, [], 0.0
     broken = dropped = 0.0
-    while not lines or (seconds < limit_s and success < max(targets)):
+    found: dict[str, Any] = {}
+    while not lines or (time.perf_counter() - began < limit_s and success < max(targets)):
         (state, values, _), epoch_s = harness.timed(run_epoch, state)
         seconds += epoch_s
         success = evaluate.mean(run_score(state, goals.starts))
@@ -216,14 +233,16 @@ def learn(
         for target in targets:
             if success >= target:
                 reached.setdefault(f"{target:.2f}", seconds)
-    return {
-        "compile_s": compile_s,
-        "env_steps_per_s": lines[-1]["env_steps"] / seconds,
-        "largest_broken_share": broken,
-        "largest_dropped_share": dropped,
-        "seconds_to": reached,
-        "epochs": lines,
-    }
+        found = {
+            "compile_s": compile_s,
+            "env_steps_per_s": lines[-1]["env_steps"] / seconds,
+            "largest_broken_share": broken,
+            "largest_dropped_share": dropped,
+            "seconds_to": reached,
+            "epochs": lines,
+        }
+        keep(found)
+    return found
 
 
 if __name__ == "__main__":

@@ -239,6 +239,7 @@ def bare_warp(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
     data.mocap_pos[0], data.mocap_quat[0] = data.xpos[gripper], data.xquat[gripper]
     scene.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)  # as `warp` here
     model = mujoco_warp.put_model(scene.model)
+    model.opt.warn_overflow = 0  # as `warp` here: kernels that print are other kernels
     worlds = mujoco_warp.put_data(scene.model, data, nworld=count, **capacities(count))
     moved = ("qpos", "qvel", "qacc_warmstart")
     starts = {name: warp.clone(getattr(worlds, name)) for name in moved}

@@ -64,7 +64,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def written(path: Path) -> list[dict[str, Any]]:
-    """Rows that the same commit has written to the file; none if there is no file.
+    """Rows that the same commit has written to the file; none if it is not known, or no file.
 
     The file itself may be what edits the checkout.
     """
@@ -72,10 +72,11 @@ def written(path: Path) -> list[dict[str, Any]]:
         return []
     results = metrics.read_json(path)
     of_commit = (name.removesuffix("+changes") for name in (results["commit"], commit()))
-    return results["rows"] if len(set(of_commit)) == 1 else []
+    same = len(set(of_commit)) == 1 and commit() != provenance.UNKNOWN
+    return results["rows"] if same else []
 
 
-def write(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
+def write(name: str, rows: list[dict[str, Any]], out: Path | None, quiet: bool = False) -> None:
     """Writes rows with device, versions and commit to `out` or benchmarks/results/NAME.json."""
     path = out or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,4 +87,5 @@ def write(name: str, rows: list[dict[str, Any]], out: Path | None) -> None:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
     metrics.write_json(path, {"benchmark": name, **about, "rows": rows})
-    print(f"wrote {path}")
+    if not quiet:
+        print(f"wrote {path}")

@@ -100,7 +100,13 @@ def sample(
     else:
         level = jax.random.uniform(episode_key, (batch_size,))
         # A parallel sum in float32 is not quite monotone, so the flat tail may be found too late.
-        episode = jnp.minimum(jnp.searchsorted(distribution, level, side="right"), state.size - 1)
+        found = jnp.searchsorted(
+            distribution,
+            level,
+            side="right",
+            method="scan_unrolled",  # a loop of 15 steps would make a GPU wait at each
+        )
+        episode = jnp.minimum(found, state.size - 1)
     return Moment(
         episode.astype(jnp.int32), jax.random.randint(time_key, (batch_size,), 0, horizon)
     )

@@ -17,6 +17,9 @@ _PACKAGES = (
     *("mujoco", "warp-lang", "gymnasium-robotics"),
 )
 
+COMMIT_VARIABLE = "HER_JAX_COMMIT"
+UNKNOWN = "unknown (not a git checkout)"
+
 
 def versions() -> dict[str, str]:
     """Versions of Python, this project and the packages that can change a result."""
@@ -42,14 +45,17 @@ def device() -> str:
 
 
 def commit() -> str:
-    """Hash of the checkout that this code runs from, with "+changes" if it was edited."""
+    """Hash of the checkout that this code runs from, with "+changes" if it was edited.
+
+    Of a copy without a repository, what the environment variable HER_JAX_COMMIT says.
+    """
     folder = Path(__file__).resolve().parent
     try:
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # not a host project's
         head = _git(folder, "rev-parse", "HEAD")
         edited = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown (not a git checkout)"
+        return os.environ.get(COMMIT_VARIABLE, UNKNOWN)
     return head + ("+changes" if edited else "")
 
 

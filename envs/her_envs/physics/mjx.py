@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib.util
 import io
 from collections.abc import Callable
@@ -142,6 +143,7 @@ class Mjx:
         lifted = over_any_batch if implementation == "warp" else _unbatched
         self._forward = lifted(_precise(self._forward_many))
         self._advance = lifted(_precise(self._advance_many))
+        self._forward_over = functools.cache(self._compiled_forward)
 
     # The pure face: unbatched, traceable.
 
@@ -182,10 +184,15 @@ class Mjx:
                 f"[..., {nv}]"
             )
         states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *x.shape)), self._start)
+        forward = self._forward_over(len(shape))
+        return forward(states.replace(qpos=positions, qvel=velocities))
+
+    def _compiled_forward(self, axes: int) -> Callable[[MjxState], tuple[MjxState, Readings]]:
+        """`_forward` of states with so many leading axes, jitted."""
         forward = self._forward
-        for _ in shape:
+        for _ in range(axes):
             forward = jax.vmap(forward)
-        return jax.jit(forward)(states.replace(qpos=positions, qvel=velocities))
+        return jax.jit(forward)
 
     def qpos(self, state: MjxState) -> np.ndarray:
         """See `Physics.qpos`."""

@@ -1,0 +1,55 @@
+"""The report of benchmarks/accelerator.py: what a time-out leaves, and how it goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+import accelerator
+import harness
+from her_jax import metrics, provenance
+
+
+def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
+    path, ran = tmp_path / "report.json", []
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+
+    def measure(name: str):
+        ran.append(name)
+        return {"figure": len(ran)}
+
+    def killed():
+        report.keep("c", {"figure": 7})
+        raise KeyboardInterrupt
+
+    report = accelerator.Report(path, budget_s=60.0)
+    report.part("a", lambda: measure("a"))
+    report.part("b", lambda: 1 / 0)
+    with pytest.raises(KeyboardInterrupt):
+        report.part("c", killed)
+    rows = {row["part"]: row for row in metrics.read_json(path)["rows"]}
+    assert rows["a"]["result"] == {"figure": 1} and "ZeroDivisionError" in rows["b"]["error"]
+    assert rows["c"]["so_far"] == {"figure": 7}
+
+    report = accelerator.Report(path, budget_s=60.0)
+    for name in "abcd":
+        report.part(name, lambda name=name: measure(name))
+    report.postponed()
+    assert ran == ["a", "b", "d", "c"]  # what may hang comes last
+    assert all("result" in row for row in metrics.read_json(path)["rows"])
+
+    late = accelerator.Report(path, budget_s=-1.0)
+    late.part("e", lambda: measure("e"))
+    assert "skipped" in late.rows[-1] and ran[-1] == "c"
+
+
+def test_rows_of_another_or_of_an_unknown_commit_are_measured_anew(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    for before, now, kept in (
+        ("abc", "abc+changes", 1),
+        ("abc", "abd", 0),
+        (provenance.UNKNOWN, provenance.UNKNOWN, 0),
+    ):
+        monkeypatch.setattr(harness, "commit", lambda before=before: before)
+        harness.write("accelerator", [{"part": "a", "result": 1}], path)
+        monkeypatch.setattr(harness, "commit", lambda now=now: now)
+        assert len(harness.written(path)) == kept
