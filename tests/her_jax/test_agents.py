@@ -243,7 +243,7 @@ def test_dqn_acts_by_one_hot_choices():
 
 
 def test_sac_explores_with_its_own_noise():
-    agent = agents.SAC(SACConfig(hidden=(8,)), 4)
+    agent = agents.SAC(SACConfig(hidden=(8,), random_action_probability=0.0), 4)
     learner = agent.init(jax.random.key(0), 3)
     keys = jax.random.split(jax.random.key(1), 4000)
     drawn = np.asarray(jax.vmap(agent.explore, (None, None, 0))(learner, jnp.ones(3), keys))
