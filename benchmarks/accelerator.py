@@ -7,18 +7,19 @@ soon as it is there, so that a time-out loses nothing: memory; throughput of as 
 preset has, and of MuJoCo's C engine; FetchPush from scratch to 0.9; throughput up to 8,192 worlds;
 the short fidelity report; throughput of more worlds, of the pruned model, of Warp alone and with
 other graph modes; the same training on native physics; throughput of the other tasks. No part
-begins after the budget; one that has begun ends, a training with its first epoch after the budget,
-or after two and a half minutes. A part that fails, because it does not fit or otherwise, leaves its
-error in the file and the next one runs; one that does not end within 400 s ends the program
+begins after the budget, and no training with less than two and a half minutes of it left, after
+which it stops with the next epoch. A part that fails, because it does not fit or otherwise, leaves
+its error in the file and the next one runs; one that does not end within 400 s ends the program
 with a traceback. The same command again, at the same commit and with the same file, measures what
-is missing, last of all what was under way when the program ended. A copy of the code without its
-repository is told the commit by the environment variable HER_JAX_COMMIT.
+is missing, last of all what has failed or was under way when the program ended. A copy of the code
+without its repository is told the commit by the environment variable HER_JAX_COMMIT.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import importlib.util
 import shutil
 import subprocess
 import time
@@ -43,6 +44,9 @@ WORLDS = (512, 1024, 4096, 8192, 16384, 32768)
 MANY = 8192
 """More worlds than these are measured after the fidelity report."""
 
+TRAINING_S = 150.0
+"""Seconds of a training, which does not begin with less of the budget left."""
+
 HANGS_S = 400.0
 """A part that takes longer has hung."""
 
@@ -52,69 +56,84 @@ class Report:
     """What has been measured so far, in a file.
 
     Attributes:
-      path: the file; what the same commit has measured before stays in it.
+      path: the file; what the same commit has measured before on this device stays in it.
       budget_s: seconds after which no further part begins.
       rows: one of each part that has ended.
-      hung: what was under way when the program ended before.
+      so_far: what there is of parts that have not, because the program ended or they failed.
     """
 
     path: Path
     budget_s: float
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    hung: set[str] = dataclasses.field(default_factory=set)
+    so_far: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     _began: float = dataclasses.field(default_factory=time.perf_counter)
-    _postponed: list[tuple[str, Callable[[], Any]]] = dataclasses.field(default_factory=list)
+    _postponed: dict[str, Callable[[], None]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         before = harness.written(self.path)
         self.rows += [row for row in before if "result" in row]
-        self.hung |= {row["part"] for row in before if "so_far" in row}
+        self.so_far |= {row["part"]: row["so_far"] for row in before if "so_far" in row}
+        self._last = set(self.so_far)
 
-    @property
-    def left_s(self) -> float:
-        """Seconds of the budget that are left, at least 0."""
-        return max(self.budget_s - (time.perf_counter() - self._began), 0.0)
+    def part(self, name: str, measure: Callable[[], Any], needs_s: float = 0.0) -> None:
+        """Measures and writes, unless it has been measured before or the budget is spent.
 
-    def part(self, name: str, measure: Callable[[], Any]) -> None:
-        """Measures and writes, if there is time left and it has not been measured before.
+        What has failed before, or did not end, waits for `postponed`.
 
-        What was under way when the program ended waits for `postponed`.
+        Args:
+          name: of the part.
+          measure: returns plain values.
+          needs_s: seconds of the budget without which it does not begin.
         """
         if any(row["part"] == name and "result" in row for row in self.rows):
             return
-        if name in self.hung:
-            self._postponed.append((name, measure))
+        if name in self._last:
+            self._postponed[name] = lambda: self.part(name, measure, needs_s)
             return
-        elapsed = time.perf_counter() - self._began
-        if elapsed > self.budget_s:
-            result: dict[str, Any] = {"skipped": f"{elapsed:.0f} s had passed"}
-        else:
-            print(f"{elapsed:6.0f} s  {name} ...", flush=True)
-            self.keep(name, {})
-            faulthandler.dump_traceback_later(HANGS_S, exit=True)
-            try:
-                result = {"result": measure()}
-            except Exception as error:  # whatever a driver may raise; the next part may work
-                traceback.print_exc()
-                result = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-            result |= {"memory_used_mib": memory_used()}
+        began = time.perf_counter()
+        elapsed = began - self._began
+        if elapsed + needs_s > self.budget_s:
+            self._add(name, 0.0, {"skipped": f"{elapsed:.0f} s had passed"})
+            return
+        print(f"{elapsed:6.0f} s  {name} ...", flush=True)
+        self.keep(name, self.so_far.get(name, {}))
+        faulthandler.dump_traceback_later(HANGS_S, exit=True)
+        try:
+            result = {"result": measure(), "memory_used_mib": memory_used()}
             forget_graphs()
-        seconds = time.perf_counter() - self._began - elapsed
-        self.rows.append({"part": name, "seconds": seconds, **result})
-        harness.write("accelerator", self.rows, self.path)
+            del self.so_far[name]
+        except Exception as error:  # whatever a driver may raise; the next part may work
+            traceback.print_exc()
+            result = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self._add(name, time.perf_counter() - began, result)
 
     def keep(self, name: str, so_far: dict[str, Any]) -> None:
         """Writes what there is of a part that is under way."""
-        rows = [*self.rows, {"part": name, "so_far": so_far}]
-        harness.write("accelerator", rows, self.path, quiet=True)
+        self.so_far[name] = so_far
+        self._write(quiet=True)
 
     def postponed(self) -> None:
-        """Measures what was under way when the program ended."""
-        self.hung = set()
-        for name, measure in self._postponed:
-            self.part(name, measure)
+        """Measures what has failed before, or did not end."""
+        self._last = set()
+        for measure in self._postponed.values():
+            measure()
+
+    def _add(self, name: str, seconds: float, result: dict[str, Any]) -> None:
+        self.rows.append({"part": name, "seconds": seconds, **result})
+        self._write()
+
+    def _write(self, quiet: bool = False) -> None:
+        """All rows, with what there is of parts without a result."""
+        ended = {row["part"] for row in self.rows}
+        rows = [
+            row | ({"so_far": self.so_far[row["part"]]} if row["part"] in self.so_far else {})
+            for row in self.rows
+        ]
+        open_parts = self.so_far.keys() - ended
+        rows += [{"part": name, "so_far": self.so_far[name]} for name in sorted(open_parts)]
+        harness.write("accelerator", rows, self.path, quiet)
 
 
 def main(
@@ -139,7 +158,8 @@ def main(
         raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(her_envs.TASKS)}")
     if smoke:
         worlds, task = (2,), "FetchReach"
-    report = Report(out or harness.RESULTS / "accelerator.json", budget_s)
+    name = "accelerator-smoke.json" if smoke else "accelerator.json"
+    report = Report(out or harness.RESULTS / name, budget_s)
     few = [count for count in worlds if count <= MANY] or [worlds[0]]
 
     def throughput(name: str, count: int, *contestants: str) -> None:
@@ -154,9 +174,8 @@ def main(
         name = f"training to 0.9 on {physics}"
         report.part(
             name,
-            lambda: training(
-                physics, smoke, min(150.0, report.left_s), lambda row: report.keep(name, row)
-            ),
+            lambda: training(physics, smoke, lambda row: report.keep(name, row)),
+            needs_s=TRAINING_S,
         )
 
     report.part("memory", lambda: memory(task))
@@ -186,13 +205,20 @@ def memory_used() -> int | None:
     if program is None:
         return None
     words = [program, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, close_fds=False)
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, close_fds=False, timeout=10
+        )
+    except subprocess.TimeoutExpired:
+        return None
     first = done.stdout.split()[:1]
     return int(first[0]) if first and first[0].isdigit() else None
 
 
 def forget_graphs() -> None:
     """Frees the CUDA graphs that Warp has captured, with the memory that they hold."""
+    if importlib.util.find_spec("warp") is None:  # as on a TPU
+        return
     import warp
 
     warp.clear_jax_callable_graph_cache()
@@ -220,16 +246,14 @@ def short_fidelity(task: str, smoke: bool) -> dict[str, Any]:
     }
 
 
-def training(
-    physics: str, smoke: bool, limit_s: float, keep: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """FetchPush from scratch to 0.9, or for `limit_s` seconds; `keep` is given every epoch."""
+def training(physics: str, smoke: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """FetchPush from scratch to 0.9, or for `TRAINING_S`; `keep` is given every epoch."""
     config = presets.load("accelerator", "fetch-push")
     if smoke:
         config = end_to_end.tiny(presets.load("accelerator", "fetch-reach"))
     env = dataclasses.replace(config.env, physics=physics)
     config = dataclasses.replace(config, env=env)
-    limit_s = 0.0 if smoke else limit_s
+    limit_s = 0.0 if smoke else TRAINING_S
     return end_to_end.measure(config, (0.5, 0.9), limit_s=limit_s, rounds=2, keep=keep)
 
 

@@ -64,7 +64,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def written(path: Path) -> list[dict[str, Any]]:
-    """Rows that the same commit has written to the file; none if it is not known, or no file.
+    """Rows that the same commit has written to the file on this device.
+
+    None if the commit is not known, or there is no file.
 
     The file itself may be what edits the checkout.
     """
@@ -73,7 +75,7 @@ def written(path: Path) -> list[dict[str, Any]]:
     results = metrics.read_json(path)
     of_commit = (name.removesuffix("+changes") for name in (results["commit"], commit()))
     same = len(set(of_commit)) == 1 and commit() != provenance.UNKNOWN
-    return results["rows"] if same else []
+    return results["rows"] if same and results["device"] == provenance.device() else []
 
 
 def write(name: str, rows: list[dict[str, Any]], out: Path | None, quiet: bool = False) -> None:

@@ -63,7 +63,7 @@ from her_envs import bitflip
 from her_jax import group, metrics, provenance
 from her_jax.config import Config
 from her_jax.errors import UserError
-from her_jax.runner import PLUGIN, Run
+from her_jax.runner import PLUGIN, Run, plugin_hash
 from her_jax.types import GoalEnv
 
 CURVES, FIGURE, NUMBERS, TABLE = "curves.png", "figure.png", "curves.csv", "table.md"
@@ -210,6 +210,7 @@ def main() -> None:
             launch.load_plugin(str(folder / PLUGIN))
         sweep, sittings = Sweep.from_dict(values), values["sittings"]
         groups = bind(sweep, folder)
+        _require_same_plugin(groups, folder)
         _clear(groups)
     else:
         sweep, out = parse(words)
@@ -420,6 +421,15 @@ def _create(folder: Path, plugin: str) -> None:
         raise UserError(f"out: {folder} cannot be made ({error}); name another") from None
     if plugin:
         shutil.copyfile(plugin, folder / PLUGIN)
+
+
+def _require_same_plugin(groups: Sequence[Sequence[Run]], folder: Path) -> None:
+    """Refuses a plugin that is not the one that the runs of the sweep began with."""
+    for run in itertools.chain(*groups):
+        if run.folder.is_dir() and plugin_hash(run.folder) != plugin_hash(folder):
+            raise UserError(
+                f"plugin: {folder / PLUGIN} is not that of {run.folder.name}; restore it"
+            )
 
 
 def _clear(groups: Sequence[Sequence[Run]]) -> None:

@@ -128,6 +128,9 @@ def test_a_sweep_keeps_its_plugin_and_goes_on_from_anywhere(tmp_path, monkeypatc
     command(monkeypatch, "--resume", str(tmp_path / "s"))
     run = tmp_path / "s" / "strategy=soon-seed0"
     assert metrics.read_json(run / metrics.SUMMARY)["env_steps"] == 60
+    (tmp_path / "s" / "plugin.py").write_text(SOON.replace("+ 1", "+ 2"))
+    with pytest.raises(UserError, match="is not that of strategy=soon-seed0; restore it"):
+        command(monkeypatch, "--resume", str(tmp_path / "s"))
     other = shutil.copytree(run, tmp_path / "other")
     (other / "plugin.py").write_text(SOON + "# another version")
     assert len(grouping.alike([run, other])) == 2

@@ -116,7 +116,10 @@ def equal(a: pa.Table, b: pa.Table) -> bool:
 
 
 def success(table: pa.Table) -> float:
-    """Success of the held-out episodes, from the log alone; one that broke has failed."""
+    """Success of the held-out episodes, from the log alone.
+
+    An episode that broke has failed, as far as the log shows it, which lacks observations.
+    """
     tolerance = np.float32(table.schema.metadata[b"tolerance"])
     held_out = np.array(table["source"].to_pylist()) == "held_out"
     rows = table.filter(pa.array(held_out))

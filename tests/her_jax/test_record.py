@@ -111,9 +111,10 @@ def test_a_broken_simulation_is_audited_and_not_a_traceback(toy, config, finishe
     )
     state = state.replace(buffer=state.buffer.replace(episodes=broken))
     measured = record.compute(toy, opened.agent, config, state, goals)
-    outcome = measured.outcome._replace(broken=jnp.arange(8) < 2)
+    outcome = measured.outcome._replace(broken=jnp.arange(8) < 2, dropped=jnp.arange(8) % 2 * 9)
     built = record.build(toy, config, state, about, goals, measured._replace(outcome=outcome))
     assert "25.00% of the evaluation's episodes broke; they count as failed" in built.warnings
+    assert "50.00% of the evaluation's episodes lacked room for contacts" in built.warnings
     assert not built.clean and built.reward_recompute_test["violations"]["finite"] > 0
     assert any("out of bounds" in warning for warning in built.warnings)
     assert "NaN" not in json.dumps(built.to_dict())

@@ -253,6 +253,8 @@ class Native:
     ) -> tuple[NativeState, Readings]:
         batch_shape = row_bits.shape[:-1]
         pose = floats(pose_bits).reshape(-1, 7)
+        # A policy that saw a broken simulation answers with what is no number, and is no target.
+        gripper_delta, finger_delta = map(np.nan_to_num, (gripper_delta, finger_delta))
         with self._lock:
             sim = self._simulation(floats(row_bits).reshape(-1, self.scene.row.size))
             sim.ctrl[:] = sim.qpos[:, self._actuated_qpos] + finger_delta.reshape(-1, 1)
