@@ -97,7 +97,8 @@ class Report:
             return
         print(f"{elapsed:6.0f} s  {name} ...", flush=True)
         self.keep(name, self.so_far.get(name, {}))
-        faulthandler.dump_traceback_later(HANGS_S, exit=True)
+        if jax.default_backend() != "cpu":  # which takes its time
+            faulthandler.dump_traceback_later(HANGS_S, exit=True)
         try:
             result = {"result": measure(), "memory_used_mib": memory_used()}
             forget_graphs()
