@@ -120,14 +120,18 @@ def test_a_sweep_keeps_its_plugin_and_goes_on_from_anywhere(tmp_path, monkeypatc
     (tmp_path / "soon.py").write_text(SOON)
     words = ["fetch-reach", *TINY, "--seeds", "0", "--plugin", "soon.py"]
     monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(group, "fit", interrupted)
-        command(patch, *words, "--grid", "strategy=soon", "--out", "s")
+    monkeypatch.setattr(group, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command(monkeypatch, *words, "--grid", "strategy=soon", "--out", "s")
     (tmp_path / "soon.py").unlink()
     relabel.forget()
-    command(monkeypatch, "--resume", str(tmp_path / "s"))
+    monkeypatch.chdir("/")
+    monkeypatch.setattr(group, "fit", created)
+    with pytest.raises(UserError, match="1 runs have stopped; the first: not trained"):
+        command(monkeypatch, "--resume", str(tmp_path / "s"))
+    assert relabel.AUDITED_AS["soon"] == "future"
     run = tmp_path / "s" / "strategy=soon-seed0"
-    assert metrics.read_json(run / metrics.SUMMARY)["env_steps"] == 60
+    assert (run / "plugin.py").read_text() == SOON
     (tmp_path / "s" / "plugin.py").write_text(SOON.replace("+ 1", "+ 2"))
     with pytest.raises(UserError, match="is not that of strategy=soon-seed0; restore it"):
         command(monkeypatch, "--resume", str(tmp_path / "s"))
@@ -139,7 +143,13 @@ def test_a_sweep_keeps_its_plugin_and_goes_on_from_anywhere(tmp_path, monkeypatc
 
 
 def interrupted(*_):
+    """In the place of `group.fit`."""
     raise KeyboardInterrupt
+
+
+def created(runs, _):
+    """In the place of `group.fit`: only makes the folders."""
+    return {run.folder: "not trained" for run in runs if run.create()}
 
 
 @pytest.mark.parametrize(
