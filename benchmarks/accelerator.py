@@ -128,12 +128,11 @@ class Report:
     def _write(self, quiet: bool = False) -> None:
         """All rows, with what there is of parts without a result."""
         ended = {row["part"] for row in self.rows}
+        under_way = [{"part": name} for name in self.so_far if name not in ended]
         rows = [
-            row | ({"so_far": self.so_far[row["part"]]} if row["part"] in self.so_far else {})
-            for row in self.rows
+            row | {"so_far": self.so_far[row["part"]]} if row["part"] in self.so_far else row
+            for row in [*self.rows, *under_way]
         ]
-        open_parts = self.so_far.keys() - ended
-        rows += [{"part": name, "so_far": self.so_far[name]} for name in sorted(open_parts)]
         harness.write("accelerator", rows, self.path, quiet)
 
 

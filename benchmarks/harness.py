@@ -66,7 +66,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def written(path: Path) -> list[dict[str, Any]]:
     """Rows that the same commit has written to the file on this device.
 
-    None if the commit is not known, or there is no file.
+    There are none if the commit is not known, or without a file.
 
     The file itself may be what edits the checkout.
     """

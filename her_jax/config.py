@@ -292,7 +292,7 @@ class SACConfig:
     """Weight of the mean squared greedy action in the actor's loss; the paper has none."""
     random_action_probability: float = 0.2
     """Share of exploratory actions that are replaced, whole, by a uniform one; the paper has
-    none, but without it one seed in three hardly met FetchPush's block."""
+    none, but without it one seed in three hardly left the floor of FetchPush."""
 
     def __post_init__(self) -> None:
         _check_agent(self)
