@@ -141,6 +141,7 @@ def test_unknown_presets_and_tasks():
         "replay",
         "env_throughput",
         "end_to_end fetch-reach",
+        "ahead_of_time",
         "fidelity --physics native --model fast",
         # An episode on Warp takes half a minute on a CPU.
         pytest.param("end_to_end fetch-reach --physics warp", marks=pytest.mark.slow),

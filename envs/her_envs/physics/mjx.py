@@ -250,14 +250,9 @@ class Mjx:
         """One environment step of N simulations."""
         scene, blank = self.scene, self._blank(len(states.qpos))
 
-        def substep(data: Any, _: None) -> tuple[Any, None]:
-            return self._mjx.step(self._model, data), None
-
-        def one(
-            state: MjxState, gripper_delta: jax.Array, finger_delta: jax.Array
-        ) -> tuple[MjxState, Readings]:
+        def begun(state: MjxState, gripper_delta: jax.Array, finger_delta: jax.Array) -> Any:
             rotation = jnp.asarray(scene.mocap_rotation)
-            data = blank.replace(
+            return blank.replace(
                 qpos=state.qpos,
                 qvel=state.qvel,
                 qacc_warmstart=state.warmstart,
@@ -265,14 +260,20 @@ class Mjx:
                 mocap_pos=(state.gripper_pose[:3] + gripper_delta)[None],
                 mocap_quat=(state.gripper_pose[3:] + rotation)[None],
             )
-            data, _ = jax.lax.scan(substep, data, length=scene.substeps)
+
+        def ended(data: Any) -> tuple[MjxState, Readings]:
             overflow = self._overflow(data)
             if scene.block_gripper:
                 data = data.replace(qpos=data.qpos.at[self._finger_qpos].set(0.0))
                 data = self._mjx.forward(self._model, data)
             return self._collect(data, overflow)
 
-        return jax.vmap(one)(states, gripper_delta, finger_delta)
+        data = jax.vmap(begun)(states, gripper_delta, finger_delta)
+        substep = jax.vmap(functools.partial(self._mjx.step, self._model))
+        if self.implementation == "warp":  # in pure JAX, XLA makes use of what is constant
+            substep = hoisted(substep, data)
+        data, _ = jax.lax.scan(lambda x, _: (substep(x), None), data, length=scene.substeps)
+        return jax.vmap(ended)(data)
 
     def _collect(self, data: Any, overflow: jax.Array) -> tuple[MjxState, Readings]:
         """State and readings of one simulation; a broken one starts anew and says so."""
@@ -431,6 +432,27 @@ def _precise(many: Callable[..., Any]) -> Callable[..., Any]:
             return many(*args)
 
     return precise
+
+
+def hoisted(function: Callable[[Any], Any], example: Any) -> Callable[[Any], Any]:
+    """`function`, a loop's body, with its constant arrays made once and outside of the loop.
+
+    XLA would fill those that hold one value anew in each pass, by a kernel each, and a model has
+    dozens (`benchmarks/ahead_of_time.py` counts kernels).
+
+    Args:
+      function: pure, from a pytree to one of the same structure.
+      example: what it will be called with.
+    """
+    closed, result = jax.make_jaxpr(function, return_shape=True)(example)
+    constants = jax.lax.optimization_barrier(closed.consts)
+    structure = jax.tree.structure(result)
+
+    def body(values: Any) -> Any:
+        leaves = jax.core.eval_jaxpr(closed.jaxpr, constants, *jax.tree.leaves(values))
+        return jax.tree.unflatten(structure, leaves)
+
+    return body
 
 
 def over_any_batch(many: Callable[..., Any]) -> Callable[..., Any]:
