@@ -67,3 +67,10 @@ def test_bad_settings_get_one_line(words, message, tmp_path):
         launch.bind(train.parse(words.split()).config, tmp_path / "run")
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_efficient_preset_is_sac_with_twice_the_updates():
+    """As its committed sweeps were made."""
+    for task, steps in (("fetch-push", 140_000), ("fetch-pick-and-place", 260_000)):
+        words = f"{task} --algorithm sac --updates-per-cycle 200 --env-steps {steps}"
+        assert presets.load("efficient", task) == train.parse(words.split()).config

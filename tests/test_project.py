@@ -34,8 +34,8 @@ SWEEPS = sorted((REPO / "experiments" / "reference" / "sweeps").iterdir())
 @pytest.mark.parametrize("task", presets.TASKS)
 @pytest.mark.parametrize("preset", presets.PRESETS)
 def test_presets_are_valid_for_every_task(preset, task):
-    if preset != "tuned" and task == "bit-flip":
-        with pytest.raises(UserError, match="has no settings for bit-flip"):
+    if task not in presets.PRESETS[preset]:
+        with pytest.raises(UserError, match=f"has no settings for {task}; use tuned"):
             presets.load(preset, task)
         return
     config = presets.load(preset, task)
@@ -55,6 +55,7 @@ def test_presets_are_valid_for_every_task(preset, task):
             if task != "fetch-slide"
         ),
         pytest.param("plappert2018", "fetch-push", marks=pytest.mark.slow),
+        pytest.param("efficient", "fetch-push", marks=pytest.mark.slow),
     ],
 )
 def test_presets_run(preset, task, tmp_path, monkeypatch):

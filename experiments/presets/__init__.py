@@ -20,14 +20,22 @@ TASKS = {
 }
 """Command-line names of the environments."""
 
-PRESETS = ("tuned", "plappert2018", "accelerator")
+_FETCH = ("fetch-reach", "fetch-push", "fetch-slide", "fetch-pick-and-place")
+
+PRESETS = {
+    "tuned": tuple(TASKS),
+    "efficient": ("fetch-push", "fetch-pick-and-place"),
+    "plappert2018": _FETCH,
+    "accelerator": _FETCH,
+}
+"""Preset -> the tasks that it has settings for."""
 
 
 def load(preset: str, task: str, bits: int = 10) -> Config:
     """The settings of `preset` for `task`.
 
     Args:
-      preset: "tuned" for the task's own file, "plappert2018" or "accelerator".
+      preset: one of `PRESETS`; "tuned" is the task's own file.
       task: one of `TASKS`.
       bits: size of bit-flip, whose budget grows with it; without effect on other tasks.
 
@@ -37,8 +45,8 @@ def load(preset: str, task: str, bits: int = 10) -> Config:
     env = environment(task)
     if preset not in PRESETS:
         raise UserError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
-    if preset != "tuned" and env == "BitFlip":
-        raise UserError(f"preset: {preset!r} has no settings for bit-flip; use tuned")
+    if task not in PRESETS[preset]:
+        raise UserError(f"preset: {preset!r} has no settings for {task}; use tuned")
     name = task.replace("-", "_") if preset == "tuned" else preset
     module = importlib.import_module(f"{__name__}.{name}")
     return module.config(env, bits) if env == "BitFlip" else module.config(env)
