@@ -45,7 +45,7 @@ import harness
 import her_envs
 import presets
 from her_envs.fetch.tasks import SUBSTEPS
-from her_jax import agents, provenance, train
+from her_jax import agents, metrics, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 
@@ -382,6 +382,12 @@ def launched(program: Reading, config: Config, horizon: int) -> dict[str, int | 
     return {name: counts[0] if len(counts) == 1 else None for name, counts in found.items()}
 
 
+def committed() -> list[dict[str, Any]]:
+    """Rows of all committed results."""
+    paths = sorted(harness.RESULTS.glob("ahead_of_time*.json"))
+    return [row for path in paths for row in metrics.read_json(path)["rows"]]
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line a program; rows of Warp's kernels are left out."""
     header = ["compiled for", "physics", "model", "environments", "trace, s", "compile, s"]
@@ -391,7 +397,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    waits = ", ".join(f"{count} {kind}" for kind, count in row["for_host"].items())
+    waits = ", ".join(f"{kind}: {count}" for kind, count in row["for_host"].items())
     return [
         row["compiled_for"],
         row["physics"],

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+import ahead_of_time
 import env_throughput
 import fidelity
 import harness
@@ -193,6 +194,7 @@ def test_tables_of_the_readme_are_the_measured_ones():
     assert sweeping.table(together) in readme
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
     assert versus_sb3.table(raced) in readme
+    assert ahead_of_time.table(ahead_of_time.committed()) in readme
 
 
 def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.14 M environment s
 
 The task's own preset with SAC for DDPG, which explores by its entropy and with a fifth of random
 actions, and with 128 replayed transitions for each environment step instead of 64. A step costs
-more than twice the seconds, so that 0.9 comes no sooner.
+more than twice the seconds, so by the clock the task's own preset is sooner.
 """
 
 from __future__ import annotations
