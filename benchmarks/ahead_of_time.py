@@ -10,13 +10,13 @@ machine itself. The program is an epoch of a preset, the one that training runs.
         products, which needs the device
     bytes: of the state that goes in (goal buffer, learner) and is updated in place, and of what the
         program works in besides; what Warp allocates for collisions is in neither
-    kernels: what a GPU launches in each pass of a loop, beside its inner loops; a step of MuJoCo
-        Warp counts as one (a CUDA graph of its own)
+    kernels: what a GPU runs in each pass of a loop, beside its inner loops, before XLA groups
+        kernels into CUDA graphs; a step of MuJoCo Warp counts as one, a graph of its own
     for_host: what would make the device wait for the host: callbacks, transfers, and on a GPU loops
         and branches whose condition the host has to read first. Programs with physics on the device
         should have no callback and no transfer
 
-Warp compiles its kernels by itself, on first use; with `--kernels` those that a step has used on
+Warp compiles its kernels by itself, on first use; with `--kernels` the modules that a step loads on
 the CPU are compiled for the GPU too, one after the other. Nothing here says how fast anything runs.
 """
 
@@ -43,6 +43,7 @@ from jax.sharding import SingleDeviceSharding
 import end_to_end
 import harness
 import her_envs
+import launch
 import presets
 from her_envs.fetch.tasks import SUBSTEPS
 from her_jax import agents, metrics, provenance, train
@@ -118,7 +119,7 @@ COMPILER_OPTIONS = {"gpu": {"xla_gpu_autotune_level": 0}}
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%\S+ = (?P<shape>\(.*?\)|\S+) (?P<op>[a-z\-]+)\(")
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\) -> .* \{")
-_EMPTY = re.compile(r"\[(\d+,)*0(,\d+)*\]")
+_ARRAY = re.compile(r"\w+\[([\d,]*)\]")
 
 _LAUNCHES = frozenset(
     ("fusion", "custom-call", "copy", "sort", "scatter", "gather", "dot", "convolution")
@@ -134,7 +135,7 @@ class Loop(NamedTuple):
     """A loop of a compiled program.
 
     Attributes:
-      passes: how often it runs; None if the host has to find out.
+      passes: how often it runs; None if the program does not say, as those of TPUs never do.
       kernels: of each pass, those of inner loops left out.
       depth: how many loops it is in.
     """
@@ -220,13 +221,13 @@ def describe(device: str) -> Any:
         extras = {"jax_cuda13_plugin": "cuda13", "jax_cuda12_plugin": "cuda12"}
         options = {"topology": "1x1x1", "target_config": GPUS[device].description()}
         platform, topology = "cuda", "1x1x1"
-        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # it asks for the driver
     else:
         extras, options = {"libtpu": "tpu"}, {}
         platform, topology = "tpu", TPUS[device]
     if not any(importlib.util.find_spec(name) for name in extras):
         extra = next(iter(extras.values()))
         raise UserError(f"device: no compiler for {device}; run: pip install -e '.[{extra}]'")
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # it asks for the driver
     jax.config.update("jax_platforms", "cpu")  # or JAX would look for the device
     found = topologies.get_topology_desc(topology, platform, **options)
     return found.devices[0]
@@ -241,9 +242,8 @@ def as_default(device: Any) -> Iterator[None]:
 
 def measure(config: Config, device: Any) -> dict[str, Any]:
     """Compiles an epoch of `config` for a device; returns a row."""
-    options = {name: getattr(config.env, name) for name in ("physics", "model", "nconmax", "njmax")}
     with as_default(device):
-        env = her_envs.make(config.env.task, **options)
+        env = launch.make_env(config.env)
     agent = agents.make(config.agent, env)
     init = functools.partial(train.init, env, agent, config)
     here = SingleDeviceSharding(device)
@@ -281,7 +281,7 @@ def measure(config: Config, device: Any) -> dict[str, Any]:
 
 
 def warp_kernels(task: str, model: str) -> dict[str, Any]:
-    """Compiles the kernels of Warp that a reset and a step use, for compute capability 9.0."""
+    """Compiles, for compute capability 9.0, what a reset and a step of Warp load on the CPU."""
     import warp
 
     env = her_envs.make(task, physics="warp", model=model)
@@ -344,14 +344,21 @@ def read(text: str) -> Reading:
                     for_host["loops of unknown length"] += 1
                 place = len(loops)
                 loops.append(Loop(None, 0, depth))
-                inside = visit(_attribute(line, "body"), depth + 1)
+                inside = sum(
+                    visit(_attribute(line, part), depth + 1) for part in ("body", "condition")
+                )
                 loops[place] = Loop(int(passes[1]) if passes else None, inside, depth)
-            elif op in _LAUNCHES and not _EMPTY.search(found["shape"]):
+            elif op in _LAUNCHES and not _empty(found["shape"]):
                 count += 1
         return count
 
     visit(entry, 0)
     return Reading(loops, dict(for_host))
+
+
+def _empty(shape: str) -> bool:
+    """Whether there is nothing in any of the arrays of a result."""
+    return all("0" in sizes.split(",") for sizes in _ARRAY.findall(shape))
 
 
 def _attribute(line: str, name: str) -> str:

@@ -32,6 +32,21 @@ def test_loops_are_found_with_their_lengths_and_depths():
     assert not program.for_host.keys() & {"callbacks", "transfers"}
 
 
+def test_a_result_counts_if_any_of_its_arrays_holds_something():
+    text = """
+%body (p: f32[2]) -> f32[2] {
+  %a = (f32[2]{0}, f32[2,0]{1,0}) custom-call(%p), custom_call_target="step"
+  %b = f32[2,0]{1,0} copy(%c)
+  %d = (f32[0]{0}, s32[0,3]{1,0}) custom-call(%p), custom_call_target="nothing"
+  %e = s32[] fusion(%p), kind=kLoop, calls=%add
+}
+ENTRY %main (p: f32[2]) -> f32[2] {
+  %w = f32[2]{0} while(%p), condition=%c, body=%body, config={"known_trip_count":{"n":"20"}}
+}
+"""
+    assert ahead_of_time.read(text).loops == [ahead_of_time.Loop(20, 2, 0)]
+
+
 def test_what_waits_for_the_host_is_counted():
     def run(x):
         x = jax.lax.while_loop(lambda x: x.sum() < 100, lambda x: x * 2, x)

@@ -40,7 +40,7 @@ def load(preset: str, task: str, bits: int = 10) -> Config:
       bits: size of bit-flip, whose budget grows with it; without effect on other tasks.
 
     Raises:
-      UserError: if either is unknown.
+      UserError: if either is unknown, or the preset has no settings for the task.
     """
     env = environment(task)
     if preset not in PRESETS:

@@ -20,7 +20,7 @@ from conftest import LEARNING, fetch, optimised, same, with_
 from her_envs.fetch import model as scenes
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import TASKS
-from her_envs.physics.mjx import Mjx, MjxState, over_any_batch
+from her_envs.physics.mjx import Mjx, MjxState, hoisted, over_any_batch
 from her_envs.physics.native import floats
 from her_jax import agents, rollout, train
 from her_jax.errors import UserError
@@ -370,3 +370,24 @@ def test_a_box_stays_a_box(name):
     stock, portable = (scenes.scene(TASKS[name], v).model for v in ("stock", "portable"))
     assert portable.geom("object0").type == stock.geom("object0").type
     np.testing.assert_array_equal(portable.geom("object0").size, stock.geom("object0").size)
+
+
+def test_constants_of_a_loop_are_made_outside_of_it():
+    filled, ramp = np.full(5, 2.0, np.float32), np.arange(5, dtype=np.float32)
+
+    def body(x):
+        return {"a": x["a"] * filled + jax.vmap(lambda y: y * filled[0])(ramp)}
+
+    def loop(x):
+        step = hoisted(body, x)
+        return jax.lax.scan(lambda x, _: (step(x), None), x, length=3)[0]
+
+    start = {"a": jnp.ones(5)}
+    expected = body(body(body(start)))
+    np.testing.assert_allclose(jax.jit(loop)(start)["a"], expected["a"], rtol=1e-6)
+    equations = jax.make_jaxpr(loop)(start).eqns
+    (scan,) = (e for e in equations if e.primitive.name == "scan")
+    (barrier,) = (e for e in equations if e.primitive.name == "optimization_barrier")
+    constants = scan.invars[: scan.params["num_consts"]]
+    assert constants and set(constants) <= set(barrier.outvars)
+    assert not scan.params["jaxpr"].consts
