@@ -3,8 +3,8 @@
     python benchmarks/ahead_of_time.py [--device h100] [--physics warp] [--worlds 512 8192]
 
 XLA needs a description of a device to compile for it, and neither the device nor its driver, only
-its compiler: the extra `cuda12` or `cuda13` for "h100" and "h200", `tpu` for "v5e"; "host" is the
-machine itself. The program is an epoch of a preset, the one that training runs. Reported are
+its compiler: the extra `cuda13` for "h100" and "h200", `tpu` for "v5e"; "host" is the machine
+itself. The program is an epoch of a preset, the one that training runs. Reported are
 
     seconds to trace and to compile, on this host's cores; for a GPU without autotuning of matrix
         products, which needs the device
@@ -50,7 +50,7 @@ from her_jax import agents, metrics, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 
-PACKAGES = ("jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu")
+PACKAGES = ("jax-cuda13-plugin", "libtpu")
 
 
 class Gpu(NamedTuple):
@@ -218,14 +218,13 @@ def describe(device: str) -> Any:
     if device == "host":
         return jax.devices()[0]
     if device in GPUS:
-        extras = {"jax_cuda13_plugin": "cuda13", "jax_cuda12_plugin": "cuda12"}
+        module, extra = "jax_cuda13_plugin", "cuda13"
         options = {"topology": "1x1x1", "target_config": GPUS[device].description()}
         platform, topology = "cuda", "1x1x1"
     else:
-        extras, options = {"libtpu": "tpu"}, {}
+        module, extra, options = "libtpu", "tpu", {}
         platform, topology = "tpu", TPUS[device]
-    if not any(importlib.util.find_spec(name) for name in extras):
-        extra = next(iter(extras.values()))
+    if importlib.util.find_spec(module) is None:
         raise UserError(f"device: no compiler for {device}; run: pip install -e '.[{extra}]'")
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # it asks for the driver
     jax.config.update("jax_platforms", "cpu")  # or JAX would look for the device

@@ -72,7 +72,7 @@ def test_bad_options_get_one_line(options, message, tmp_path):
 
 
 def test_a_missing_compiler_says_what_to_install():
-    if any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+    if importlib.util.find_spec("jax_cuda13_plugin") is not None:
         pytest.skip("JAX's compiler for GPUs is installed")
     with pytest.raises(UserError, match=r"pip install -e '\.\[cuda13\]'"):
         ahead_of_time.describe("h100")

@@ -20,7 +20,7 @@ TASKS = {
 }
 """Command-line names of the environments."""
 
-_FETCH = ("fetch-reach", "fetch-push", "fetch-slide", "fetch-pick-and-place")
+_FETCH = tuple(task for task in TASKS if task != "bit-flip")
 
 PRESETS = {
     "tuned": tuple(TASKS),
