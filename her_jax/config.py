@@ -71,6 +71,10 @@ class ReplayConfig:
     copy, which everything that opens the run executes."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
+    min_displacement: float = 0.0
+    """Least distance, in the goal's units, of a hindsight goal from what its episode had achieved
+    at the start; nearer ones are not given, and the step keeps the requested goal (after Manela
+    and Biess 2021, arXiv:1905.05498). 0 gives every goal."""
     batch_size: int = 256
     """Transitions in one update."""
     late_batch_size: int = 0
@@ -107,6 +111,12 @@ class ReplayConfig:
             "k",
             self.k,
             "must be finite and at least 0; the paper uses 4",
+        )
+        _require(
+            self.min_displacement >= 0 and math.isfinite(self.min_displacement),
+            "min_displacement",
+            self.min_displacement,
+            "must be finite and at least 0; try 0.01, or 0 to give every goal",
         )
         _require(
             self.batch_size > 0,

@@ -7,6 +7,8 @@ Relabelling changes a label; observation, action and next observation are read a
 References:
   Andrychowicz et al. 2017, "Hindsight Experience Replay" (arXiv:1707.01495), algorithm 1 and
   section 4.5; OpenAI Baselines, `baselines/her/her_sampler.py`.
+  Manela and Biess 2021, "Bias-reduced hindsight experience replay with virtual goal prioritization"
+  (arXiv:1905.05498), which leaves out samples that mislead.
 """
 
 from __future__ import annotations
@@ -133,8 +135,13 @@ def transition(
     *,
     strategy: Strategy,
     probability: float,
+    min_displacement: float = 0.0,
 ) -> Transition:
     """Reads one step and, with the given probability, relabels its goal; unbatched.
+
+    A goal that was achieved from the start of an episode, as where an object lay that nobody
+    touched, teaches that any action reaches it. With a minimum displacement such a goal is not
+    given: the step keeps the requested one.
 
     Args:
       episodes: the buffer's storage, [C, ...].
@@ -142,7 +149,10 @@ def transition(
       step: which step, time in 0..T-1.
       key: consumed.
       strategy: where the substitute goal comes from.
-      probability: share of relabelled steps, p = 1 - 1/(1+k).
+      probability: share of relabelled steps, p = 1 - 1/(1+k), before goals are left out.
+      min_displacement: least Euclidean distance, in the goal's units, of an achieved goal from what
+        its episode had achieved at time 0; 0 leaves none out. Goals that were asked for are given
+        wherever they lie.
     """
     chex.assert_rank([step.episode, step.time, stored], 0)
     choice_key, goal_key = jax.random.split(key)
@@ -155,6 +165,9 @@ def transition(
         episodes.desired_goal[at.episode],
         episodes.achieved_goal[at.episode, jnp.maximum(at.time, 0)],
     )
+    if min_displacement > 0:
+        moved = jnp.linalg.norm(substitute - episodes.achieved_goal[at.episode, 0])
+        relabelled &= (at.time == REQUEST) | (moved >= min_displacement)
     return Transition(
         observation=episodes.observation[step.episode, step.time],
         action=episodes.action[step.episode, step.time],

@@ -234,6 +234,7 @@ def relabelled(
         stored,
         strategy=relabel.STRATEGIES[config.replay.strategy],
         probability=config.replay.relabel_probability,
+        min_displacement=config.replay.min_displacement,
     )
     return jax.vmap(one)(steps, jax.random.split(key, steps.time.shape[0]))
 

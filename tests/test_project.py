@@ -101,6 +101,7 @@ def test_settings_that_came_later_default_to_what_was_done_before():
         "train": ("observation_noise", "matmul_precision"),
     }
     old["replay"] = ("plugin", "priority", "priority_share", "n_step", "late_batch_size")
+    old["replay"] += ("min_displacement",)
     old["agent"] = ("name", "layer_norm", "critics", "target_critics", "average_rate")
     for part, names in old.items():
         for name in names:
@@ -110,6 +111,7 @@ def test_settings_that_came_later_default_to_what_was_done_before():
     assert config.train.observation_noise == 0 and config.train.matmul_precision == "default"
     assert config.replay.priority == "uniform" and config.replay.n_step == 1
     assert config.replay.late_batch_size == 0 and config.replay.plugin == ""
+    assert config.replay.min_displacement == 0
     agent = ddpg(config)
     assert not agent.layer_norm and agent.critics == 1 and agent.average_rate == 1
 

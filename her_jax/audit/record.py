@@ -42,7 +42,8 @@ class AuditRecord:
       task: environment.
       goal_space: the goal specification.
       relabel_strategy: strategy, the built-in one whose rules it was held to, hash of the file that
-        registers it, k, and the share of relabelled rows that follows.
+        registers it, k, the share of relabelled rows that follows, and how far from the start
+        of its episode a goal must lie to be given; where it must, the share is an upper bound.
       reward_recompute_test: the reward test, and the audit of every stored step: rows, violations
         by rule, measured share.
       evaluation: the settings that decide what success means; records are comparable if and only
@@ -150,6 +151,7 @@ def build(
             "plugin_sha256": about.get("plugin_sha256", ""),
             "k": config.replay.k,
             "share": config.replay.relabel_probability,
+            "min_displacement": config.replay.min_displacement,
         },
         reward_recompute_test={
             "pairs": test,
@@ -339,7 +341,7 @@ def hash_of_arrays(tree: Any, rows: int | None = None) -> str:
 def markdown(record: AuditRecord) -> str:
     """The record for reading."""
     m, e, relabel = record.report_metrics, record.evaluation, record.relabel_strategy
-    test = record.reward_recompute_test
+    test, least = record.reward_recompute_test, relabel["min_displacement"]
     goals = "held-out goals" if e.get("held_out", True) else "goals, too few to hold any out"
     when = "at any step" if e["scored_at"] == "any step" else "at the last step"
     violations = {rule: count for rule, count in test["violations"].items() if count}
@@ -369,8 +371,9 @@ def markdown(record: AuditRecord) -> str:
         f"| stored steps audited | {test['audited_rows']:,} |",
         f"| violations | {violations or 'none'} |",
         f"| relabelled share | {test['relabelled_share']:.4f} "
-        f"(configured {relabel['share']:.4f}; within three sigma: "
+        f"(configured {'at most ' * (least > 0)}{relabel['share']:.4f}; within three sigma: "
         f"{'yes' if test['share_within_three_sigma'] else 'no'}) |",
+        f"| least distance of a goal from the start of its episode | {least:g} |",
         f"| reward test | {', '.join(f'{k}: {v}' for k, v in test['pairs'].items())} |",
         "",
         "| figure | value |",
@@ -423,7 +426,7 @@ def _warnings(
 ) -> list[str]:
     warnings = [f"audit: {count} rows break the rule {rule}" for rule, count in rows.broken.items()]
     if not rows.share_holds:
-        warnings.append("audit: the relabelled share is not the configured one")
+        warnings.append("audit: the relabelled share is not as configured")
     easier = m["relabelled_goal_distance_from_start"]
     asked = m["requested_goal_distance_from_start"]
     if easier is not None and asked is not None and easier < 0.5 * asked:

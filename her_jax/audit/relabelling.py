@@ -10,7 +10,8 @@ code with the sampler. A rule that a sampler breaks in a single row is reported 
     provenance    a relabelled goal was achieved where the strategy may take goals from: in the
                   same episode, strictly later (`future`), at its end (`final`), anywhere in it
                   (`episode`), or anywhere in the buffer (`random`); `future_actual` may also take
-                  what any stored episode was asked for
+                  what any stored episode was asked for. With a minimum displacement, nothing that
+                  lies nearer to what the episode had achieved at its start
     reward        the reward is that of the next achieved goal under the row's goal, or of one a
                   unit in the last place nearer or farther, because programs round differently
     finite        every number of the row is finite
@@ -20,7 +21,8 @@ code with the sampler. A rule that a sampler breaks in a single row is reported 
                   row's goal (only this project's replay, while it trains with more than one step)
 
 One rule concerns the batch: `share`, the relabelled share lies within three standard deviations of
-the configured one. `causes` goes one step further and names the mistake that explains all rows.
+the configured one; with a minimum displacement, which leaves goals out, it is not above that.
+`causes` goes one step further and names the mistake that explains all rows.
 """
 
 from __future__ import annotations
@@ -86,12 +88,16 @@ class Report(NamedTuple):
       violations: rule that was checked -> bool [B], which rows break it.
       share: relabelled share of the batch.
       probability: the configured share.
-      share_holds: whether they lie within three standard deviations of each other.
+      goals_left_out: whether the configured share is only an upper bound, because goals are left
+        out.
+      share_holds: whether the shares lie within three standard deviations of each other, or the
+        measured one below.
     """
 
     violations: dict[str, np.ndarray]
     share: float
     probability: float
+    goals_left_out: bool
     share_holds: bool
 
     @property
@@ -126,6 +132,7 @@ def check(
     reward: Scorer,
     strategy: str,
     probability: float,
+    min_displacement: float = 0.0,
     bounds: tuple[Any, Any] | None = None,
     success: Scorer | None = None,
     everywhere: frozenset[bytes] | None = None,
@@ -139,6 +146,7 @@ def check(
       reward: the environment's own, (achieved [B, G], desired [B, G]) -> [B].
       strategy: one of `relabel.STRATEGIES`.
       probability: configured share of relabelled rows.
+      min_displacement: as of `relabel.transition`.
       bounds: lowest and highest goal [G], in the goal's units; None for no such rule.
       success: whether a goal is reached, where the claim has done flags.
       everywhere: `anywhere` of the whole buffer, where `episodes` is a part of it.
@@ -165,8 +173,8 @@ def check(
     goals = claim.desired_goal
     after = held.achieved_goal[episode, time + 1]
     if everywhere is None:
-        everywhere = anywhere(episodes, stored, strategy)
-    allowed = _in_episode(held, episode, time, goals, strategy)
+        everywhere = anywhere(episodes, stored, strategy, min_displacement)
+    allowed = _in_episode(held, episode, time, goals, strategy, min_displacement)
     if everywhere:
         allowed |= np.array([goal in everywhere for goal in _bytes(goals)], bool)
     violations = {
@@ -186,10 +194,7 @@ def check(
         violations["workspace"] = ~((goals >= lowest) & (goals <= highest)).all(-1)
     if claim.terminated is not None and success is not None:
         violations["terminated"] = ~_scored(success, after, goals, claim.terminated)
-    share = float(np.mean(claim.relabelled))
-    return Report(
-        violations, share, probability, _share_holds(share, probability, len(claim.relabelled))
-    )
+    return _report(violations, float(np.mean(claim.relabelled)), probability, min_displacement > 0)
 
 
 def causes(
@@ -323,23 +328,26 @@ def claim(steps: Moment, drawn: Transition, reward: jax.Array) -> Claim:
     )
 
 
-def merge(reports: list[Report], probability: float) -> Report:
-    """One report of several batches; `probability` is the configured share."""
+def merge(reports: list[Report]) -> Report:
+    """One report of several batches that were checked alike."""
     violations = {
         rule: np.concatenate([report.violations[rule] for report in reports])
         for rule in reports[0].violations
     }
     sizes = [len(report.violations["stored"]) for report in reports]
     share = float(np.average([report.share for report in reports], weights=sizes))
-    return Report(violations, share, probability, _share_holds(share, probability, sum(sizes)))
+    return _report(violations, share, reports[0].probability, reports[0].goals_left_out)
 
 
-def anywhere(episodes: Episode, stored: int, strategy: str) -> frozenset[bytes]:
+def anywhere(
+    episodes: Episode, stored: int, strategy: str, min_displacement: float = 0.0
+) -> frozenset[bytes]:
     """The goals that a strategy may use for any step, as bits; of `stored` rows of [C, ...]."""
     held: Any = episodes
     strategy = AUDITED_AS[strategy]
     if strategy == "random":
-        return goals_of(held.achieved_goal[:stored])
+        achieved = held.achieved_goal[:stored]
+        return goals_of(achieved[displaced(achieved, min_displacement)])
     if strategy == "future_actual":
         return goals_of(held.desired_goal[:stored])
     return frozenset()
@@ -350,27 +358,50 @@ def goals_of(goals: np.ndarray) -> frozenset[bytes]:
     return frozenset(_bytes(goals.reshape(-1, goals.shape[-1])))
 
 
+def displaced(achieved: np.ndarray, min_displacement: float) -> np.ndarray:
+    """Which achieved goals of whole episodes [N, T+1, G] may be given, bool [N, T+1].
+
+    Those that lie at least that far from their episode's first, as far as float32 can tell.
+    """
+    distance = np.linalg.norm(achieved - achieved[:, :1], axis=-1)
+    return distance >= min_displacement * (1 - 1e-5)
+
+
 def _bytes(goals: np.ndarray) -> list[bytes]:
     """Rows [n, G] as n strings of bits, equal where the values are: float64, and -0.0 is 0.0."""
     plain = np.ascontiguousarray(goals.astype(np.float64) + 0.0)
     return plain.view(np.dtype((np.void, plain.itemsize * plain.shape[1])))[:, 0].tolist()
 
 
-def _share_holds(share: float, probability: float, rows: int) -> bool:
-    """Whether a binomial share lies within three standard deviations of its probability."""
-    return bool(abs(share - probability) <= 3 * np.sqrt(probability * (1 - probability) / rows))
+def _report(
+    violations: dict[str, np.ndarray], share: float, probability: float, goals_left_out: bool
+) -> Report:
+    """The verdict on a binomial share: within three standard deviations, or below if it may be."""
+    sigma = np.sqrt(probability * (1 - probability) / len(violations["stored"]))
+    above = share - probability
+    holds = above <= 3 * sigma and (goals_left_out or -above <= 3 * sigma)
+    return Report(violations, share, probability, goals_left_out, bool(holds))
 
 
 def _in_episode(
-    held: Any, episode: np.ndarray, time: np.ndarray, goals: np.ndarray, strategy: str
+    held: Any,
+    episode: np.ndarray,
+    time: np.ndarray,
+    goals: np.ndarray,
+    strategy: str,
+    min_displacement: float,
 ) -> np.ndarray:
     """Rows [B] whose goal was achieved where in its episode the strategy may take it from."""
     if len(goals) > _CHUNK:
         halves = [np.array_split(x, 2) for x in (episode, time, goals)]
         return np.concatenate(
-            [_in_episode(held, e, t, g, strategy) for e, t, g in zip(*halves, strict=True)]
+            [
+                _in_episode(held, e, t, g, strategy, min_displacement)
+                for e, t, g in zip(*halves, strict=True)
+            ]
         )
-    there = (held.achieved_goal[episode] == goals[:, None]).all(-1)  # [B, T+1]
+    achieved = held.achieved_goal[episode]  # [B, T+1, G]
+    there = (achieved == goals[:, None]).all(-1) & displaced(achieved, min_displacement)
     moments = np.arange(there.shape[1])
     if strategy in ("future", "future_actual"):
         return (there & (moments > time[:, None])).any(-1)

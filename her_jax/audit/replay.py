@@ -44,8 +44,7 @@ def check_drawn(
     rows = len(claim.reward)
     held = jax.tree.map(np.asarray, _pick(replay.episodes, drawn.steps.episode))
     stored = int(replay.size)
-    rule = relabel.AUDITED_AS[config.replay.strategy]
-    everywhere = _anywhere(rule, replay, stored, claim.desired_goal)
+    everywhere = _anywhere(config, replay, stored, claim.desired_goal)
     report = relabelling.check(
         held,
         rows,
@@ -53,6 +52,7 @@ def check_drawn(
         reward=reward,
         strategy=config.replay.strategy,
         probability=config.replay.relabel_probability,
+        min_displacement=config.replay.min_displacement,
         bounds=env.goal_spec.bounds,
         everywhere=everywhere,
     )
@@ -108,8 +108,11 @@ def check_stored(
         reward=scorer(env.reward),
         strategy=config.replay.strategy,
         probability=config.replay.relabel_probability,
+        min_displacement=config.replay.min_displacement,
         bounds=env.goal_spec.bounds,
-        everywhere=relabelling.anywhere(episodes, size, config.replay.strategy),
+        everywhere=relabelling.anywhere(
+            episodes, size, config.replay.strategy, config.replay.min_displacement
+        ),
     )
     count = size * horizon
     if count == 0:
@@ -124,18 +127,20 @@ def check_stored(
         claim = relabelling.claim(steps, *draw(replay, steps, chunk_key))
         rows = count - i * chunk
         reports.append(check(jax.tree.map(lambda x, rows=rows: x[:rows], claim)))
-    return relabelling.merge(reports, config.replay.relabel_probability)
+    return relabelling.merge(reports)
 
 
 def _anywhere(
-    strategy: str, replay: buffer.BufferState, stored: int, goals: np.ndarray
+    config: Config, replay: buffer.BufferState, stored: int, goals: np.ndarray
 ) -> frozenset[bytes]:
     """Of `relabelling.anywhere`, the goals that could be one of `goals` [B, G]."""
+    strategy = relabel.AUDITED_AS[config.replay.strategy]
     if strategy == "future_actual":
         return relabelling.goals_of(np.asarray(replay.episodes.desired_goal)[:stored])
     if strategy != "random":
         return frozenset()
-    achieved = np.asarray(replay.episodes.achieved_goal)[:stored].reshape(-1, goals.shape[1])
+    achieved = np.asarray(replay.episodes.achieved_goal)[:stored]
+    achieved = achieved[relabelling.displaced(achieved, config.replay.min_displacement)]
     return frozenset().union(
         *(relabelling.goals_of(achieved[achieved[:, 0] == goal[0]]) for goal in goals)
     )

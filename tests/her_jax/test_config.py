@@ -14,6 +14,8 @@ from her_jax.errors import UserError
     [
         (ReplayConfig, {"k": -1.0}, "k: -1.0"),
         (ReplayConfig, {"k": float("nan")}, "k: nan"),
+        (ReplayConfig, {"min_displacement": -0.1}, "min_displacement: -0.1"),
+        (ReplayConfig, {"min_displacement": float("inf")}, "min_displacement: inf"),
         (ReplayConfig, {"capacity": 0}, "capacity: 0"),
         (ReplayConfig, {"batch_size": 0}, "batch_size: 0"),
         (ReplayConfig, {"audited_rows": -1}, "audited_rows: -1"),

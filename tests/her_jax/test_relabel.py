@@ -19,7 +19,7 @@ HORIZON, EPISODES, SAMPLES = 7, 6, 20_000
 
 
 @functools.cache
-def drawn(strategy: str, probability: float):
+def drawn(strategy: str, probability: float, min_displacement: float = 0.0):
     """Steps and transitions sampled from a ring that has wrapped: rows hold 6..11."""
     state = buffer.init(jax.tree.map(lambda x: x[0], naming_episodes(1, HORIZON)), EPISODES)
     for first in range(0, 12, 2):
@@ -31,6 +31,7 @@ def drawn(strategy: str, probability: float):
         state.size,
         strategy=relabel.STRATEGIES[strategy],
         probability=probability,
+        min_displacement=min_displacement,
     )
     transitions = jax.jit(jax.vmap(one))(steps, jax.random.split(jax.random.key(1), SAMPLES))
     return jax.tree.map(np.asarray, (steps, transitions))
@@ -109,6 +110,21 @@ def test_share_of_relabelled_rows(k):
     _, got = drawn("future", probability)
     sigma = np.sqrt(probability * (1 - probability) / SAMPLES)
     assert abs(got.relabelled.mean() - probability) < 3 * sigma
+
+
+@pytest.mark.parametrize("strategy", relabel.STRATEGIES)
+def test_goals_near_the_start_of_their_episode_are_not_given(strategy):
+    """Achieved goals lie as far from the first as their time says."""
+    (steps, every), (_, got) = drawn(strategy, 0.8), drawn(strategy, 0.8, 3.0)
+    near = every.hindsight & (every.desired_goal[:, 1] < 3)
+    assert near.any() == (strategy != "final")
+    np.testing.assert_array_equal(got.relabelled, every.relabelled & ~near)
+    np.testing.assert_array_equal(got.hindsight, every.hindsight & ~near)
+    np.testing.assert_array_equal(got.desired_goal[~near], every.desired_goal[~near])
+    np.testing.assert_array_equal(got.desired_goal[near, 0], got.observation[near, 0])
+    np.testing.assert_array_equal(got.desired_goal[near, 1], -1)
+    np.testing.assert_array_equal(got.observation, every.observation)
+    np.testing.assert_array_equal(got.next_observation[:, 1], steps.time + 1)
 
 
 def test_agrees_with_baselines_sampler():

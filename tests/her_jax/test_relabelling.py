@@ -68,6 +68,32 @@ def test_each_defect_is_caught_and_named(defect):
         assert causes[rule] == expected.cause
 
 
+def test_goals_that_should_have_been_left_out_are_caught():
+    stored = episodes()
+    claim = honest(stored)
+    far = np.linalg.norm(stored.achieved_goal - stored.achieved_goal[:, :1], axis=-1)
+    near = {tuple(goal) for goal in stored.achieved_goal[far < 1.5]}
+    wrong = np.array([tuple(goal) in near for goal in claim.desired_goal]) & claim.relabelled
+    assert wrong.sum() > 100
+    for strategy in ("future", "random"):
+        report = CHECK(stored, EPISODES, claim, strategy=strategy, min_displacement=1.5)
+        np.testing.assert_array_equal(report.violations["provenance"], wrong)
+        assert set(report.broken) == {"provenance"}
+
+
+@pytest.mark.parametrize(
+    ("share", "left_out", "holds"),
+    [(0.5, True, True), (0.5, False, False), (0.9, True, False), (0.8, True, True)],
+)
+def test_the_share_is_an_upper_bound_where_goals_are_left_out(share, left_out, holds):
+    stored = episodes()
+    report = CHECK(
+        stored, EPISODES, honest(stored, p=share), min_displacement=1e-6 if left_out else 0.0
+    )
+    assert report.share_holds == report.clean == holds and not report.broken
+    assert audit.merge([report, report]).share_holds == holds
+
+
 def test_an_unknown_mistake_is_not_given_a_name():
     stored = episodes()
     claim = honest(stored)
@@ -193,9 +219,11 @@ def row_at_time_two(stored: Episode) -> audit.Claim:
     )
 
 
+@pytest.mark.parametrize("min_displacement", [0.0, 0.3])
 @pytest.mark.parametrize("strategy", relabel.STRATEGIES)
-def test_our_own_sampler_is_clean_after_the_ring_has_wrapped(config, strategy):
+def test_our_own_sampler_is_clean_after_the_ring_has_wrapped(config, strategy, min_displacement):
     env, config = PointEnv(), with_(config, strategy=strategy, batch_size=2000)
+    config = with_(config, min_displacement=min_displacement)
     agent = DDPG(ddpg(config), 2)
     state = train.init(env, agent, config, jax.random.key(0))
     play = jax.jit(functools.partial(train.explore, env, agent, config))
@@ -214,5 +242,8 @@ def test_our_own_sampler_is_clean_after_the_ring_has_wrapped(config, strategy):
         reward=lambda a, g: np.asarray(env.reward(jnp.asarray(a), jnp.asarray(g))),
         strategy=strategy,
         probability=config.replay.relabel_probability,
+        min_displacement=min_displacement,
     )
     assert report.clean, broken(report)
+    fewer = report.share < 0.9 * config.replay.relabel_probability
+    assert fewer == (min_displacement > 0 and strategy != "none")
