@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import mujoco
 import numpy as np
 import pytest
 
+import ahead_of_time
 import fidelity
 import her_envs
 from conftest import LEARNING, fetch, optimised, same, with_
@@ -287,7 +289,19 @@ def test_state_is_small():
     state = played("FetchPush")[0].physics
     assert isinstance(state, MjxState)
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // COUNT < 400
-    assert 2e4 < warp("FetchPush").bytes_per_env < 1e6 and fetch("FetchPush").bytes_per_env == 0
+
+
+def test_the_memory_plan_holds_what_compiled_programs_work_in():
+    """On every device that training was compiled for, and not twice as much."""
+    rows = [row for row in ahead_of_time.committed() if "working_bytes" in row]
+    assert {row["compiled_for"] for row in rows} >= {"h100", "v5e"}
+    for row in rows:
+        platform = "tpu" if row["compiled_for"] in ahead_of_time.TPUS else "gpu"
+        env = made(row["task"], row["physics"], row["model"])
+        with ahead_of_time.as_default(types.SimpleNamespace(platform=platform)):
+            planned = env.bytes_per_env * row["num_envs"]
+        assert row["working_bytes"] <= planned < 2 * row["working_bytes"], row
+    assert fetch("FetchPush").bytes_per_env == 0
 
 
 # The pruned models
