@@ -341,7 +341,8 @@ def hash_of_arrays(tree: Any, rows: int | None = None) -> str:
 def markdown(record: AuditRecord) -> str:
     """The record for reading."""
     m, e, relabel = record.report_metrics, record.evaluation, record.relabel_strategy
-    test, least = record.reward_recompute_test, relabel["min_displacement"]
+    test = record.reward_recompute_test
+    least = relabel.get("min_displacement", 0.0)  # which older records lack
     goals = "held-out goals" if e.get("held_out", True) else "goals, too few to hold any out"
     when = "at any step" if e["scored_at"] == "any step" else "at the last step"
     violations = {rule: count for rule, count in test["violations"].items() if count}
@@ -371,9 +372,13 @@ def markdown(record: AuditRecord) -> str:
         f"| stored steps audited | {test['audited_rows']:,} |",
         f"| violations | {violations or 'none'} |",
         f"| relabelled share | {test['relabelled_share']:.4f} "
-        f"(configured {'at most ' * (least > 0)}{relabel['share']:.4f}; within three sigma: "
+        f"(configured {'at most ' if least else ''}{relabel['share']:.4f}; within three sigma: "
         f"{'yes' if test['share_within_three_sigma'] else 'no'}) |",
-        f"| least distance of a goal from the start of its episode | {least:g} |",
+        *(
+            [f"| least distance of a goal from the start of its episode | {least:g} |"]
+            if least
+            else []
+        ),
         f"| reward test | {', '.join(f'{k}: {v}' for k, v in test['pairs'].items())} |",
         "",
         "| figure | value |",
