@@ -70,7 +70,8 @@ class ReplayConfig:
     """Python file that is run first, to `relabel.register` more strategies. The run folder keeps a
     copy, which everything that opens the run executes."""
     k: float = 4.0
-    """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k); 0 for no HER."""
+    """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k), before
+    `min_displacement` leaves goals out; 0 for no HER."""
     min_displacement: float = 0.0
     """Least distance, in the goal's units, of a hindsight goal from what its episode had achieved
     at the start; nearer ones are not given, and the step keeps the requested goal (after Manela

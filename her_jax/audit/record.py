@@ -45,7 +45,8 @@ class AuditRecord:
         registers it, k, the share of relabelled rows that follows, and how far from the start
         of its episode a goal must lie to be given; where it must, the share is an upper bound.
       reward_recompute_test: the reward test, and the audit of every stored step: rows, violations
-        by rule, measured share.
+        by rule, measured share. `share_within_three_sigma` asks no more than that the share is not
+        above the configured one where goals are left out.
       evaluation: the settings that decide what success means; records are comparable if and only
         if these are equal.
       report_metrics: every figure of `measure`; `requested_goal_success` is the headline.
@@ -372,7 +373,8 @@ def markdown(record: AuditRecord) -> str:
         f"| stored steps audited | {test['audited_rows']:,} |",
         f"| violations | {violations or 'none'} |",
         f"| relabelled share | {test['relabelled_share']:.4f} "
-        f"(configured {'at most ' if least else ''}{relabel['share']:.4f}; within three sigma: "
+        f"(configured {'at most ' if least else ''}{relabel['share']:.4f}; "
+        f"{'not above it by' if least else 'within'} three sigma: "
         f"{'yes' if test['share_within_three_sigma'] else 'no'}) |",
         *(
             [f"| least distance of a goal from the start of its episode | {least:g} |"]

@@ -363,6 +363,8 @@ def displaced(achieved: np.ndarray, min_displacement: float) -> np.ndarray:
 
     Those that lie at least that far from their episode's first, as far as float32 can tell.
     """
+    if min_displacement == 0:
+        return np.ones(achieved.shape[:2], bool)
     distance = np.linalg.norm(achieved - achieved[:, :1], axis=-1)
     return distance >= min_displacement * (1 - 1e-5)
 

@@ -64,9 +64,11 @@ _CONTACTS_PER_CONVEX, _MIN_CONVEX = 4, 16
 """Contacts for each collision by GJK, whose scratch memory is large (most contacts are of boxes and
 planes); and for how many of those there is room however few the simulations are."""
 
-_WORKING_MEMORY, _WORKING_MEMORY_ON_TPU = 1.35, 145.0
-"""What a compiled epoch works in for each byte of its simulations' data: by `benchmarks/
-ahead_of_time.py` 1.08 to 1.32 on an H100, and 140 on a TPU v5e, whose tiles pad small arrays."""
+_WORKING_MEMORY = {"gpu": 1.35, "tpu": 145.0}
+"""Platform -> what a compiled epoch works in for each byte of its simulations' data.
+
+By `benchmarks/ahead_of_time.py` 1.08 to 1.32 on an H100, and 140 on a TPU v5e, whose tiles pad
+small arrays (one program, of 512 environments). Others were not measured."""
 
 _SOLVER_LIMITS = ("ITERATIONS", "LS_ITERATIONS")
 """Overflows that drop nothing."""
@@ -320,8 +322,7 @@ class Mjx:
         with jax.ensure_compile_time_eval():
             data = self._mjx.make_data(self.scene.model, impl=self.implementation, **self._sizes(1))
         stated = sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
-        tpu = jax.default_backend() == "tpu"
-        return int(stated * (_WORKING_MEMORY_ON_TPU if tpu else _WORKING_MEMORY))
+        return int(stated * _WORKING_MEMORY.get(jax.default_backend(), 1.0))
 
     def _sizes(self, count: int) -> dict[str, int]:
         """What `make_data` must know of `count` simulations in MuJoCo Warp."""
