@@ -243,7 +243,6 @@ def measure(config: Config, device: Any) -> dict[str, Any]:
     """Compiles an epoch of `config` for a device; returns a row."""
     with as_default(device):
         env = launch.make_env(config.env)
-        planned = env.bytes_per_env
     agent = agents.make(config.agent, env)
     init = functools.partial(train.init, env, agent, config)
     here = SingleDeviceSharding(device)
@@ -272,7 +271,6 @@ def measure(config: Config, device: Any) -> dict[str, Any]:
         "state_bytes": memory.argument_size_in_bytes,
         "updated_in_place_bytes": memory.alias_size_in_bytes,
         "working_bytes": memory.temp_size_in_bytes,
-        "planned_bytes_per_env": planned,
         "kernels": launched(program, config, env.horizon),
         "for_host": program.for_host,
         "loops": [loop._asdict() for loop in program.loops],
