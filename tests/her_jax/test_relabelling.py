@@ -81,6 +81,12 @@ def test_goals_that_should_have_been_left_out_are_caught():
         assert set(report.broken) == {"provenance"}
 
 
+def test_no_goal_is_left_out_unless_it_is_asked_for():
+    """Whatever the goals are: truth values have no differences, and no number has no distance."""
+    for goals in (np.array([[[True], [False]]]), np.array([[[np.nan], [1.0]]])):
+        assert audit.displaced(goals, 0.0).all()
+
+
 @pytest.mark.parametrize(
     ("share", "left_out", "holds"),
     [(0.5, True, True), (0.5, False, False), (0.9, True, False), (0.8, True, True)],

@@ -260,6 +260,13 @@ def test_r14_the_relabelled_share_is_the_configured_one(k):
     drawn, _ = train.replayed(env, with_(config, k=k), state.buffer, steps, jax.random.key(5))
     p = k / (k + 1)
     assert abs(float(drawn.relabelled.mean()) - p) < 3 * np.sqrt(p * (1 - p) / 20_000)
+    achieved = np.asarray(state.buffer.episodes.achieved_goal[0])
+    least = float(np.linalg.norm(achieved - achieved[0], axis=-1).mean())
+    without = with_(config, k=k, min_displacement=least)
+    fewer, _ = train.replayed(env, without, state.buffer, steps, jax.random.key(5))
+    far = np.linalg.norm(np.asarray(drawn.desired_goal) - achieved[0], axis=-1) >= least
+    np.testing.assert_array_equal(fewer.relabelled, np.asarray(drawn.relabelled) & far)
+    assert 0 < fewer.relabelled.mean() < drawn.relabelled.mean()
 
 
 @pytest.mark.parametrize(("hit", "miss"), [(1.0, 0.0), (0.0, -1.0)])
