@@ -43,10 +43,11 @@ class AuditRecord:
       goal_space: the goal specification.
       relabel_strategy: strategy, the built-in one whose rules it was held to, hash of the file that
         registers it, k, the share of relabelled rows that follows, and how far from the start
-        of its episode a goal must lie to be given; where it must, the share is an upper bound.
+        of its episode a goal must lie to be given, which lowers that share.
       reward_recompute_test: the reward test, and the audit of every stored step: rows, violations
-        by rule, measured share. `share_within_three_sigma` asks no more than that the share is not
-        above the configured one where goals are left out.
+        by rule, measured and expected share. The latter is None where a strategy of the user's own
+        leaves goals out, and absent from older records; `share_within_three_sigma` then asks no
+        more than that the share is not above the configured one.
       evaluation: the settings that decide what success means; records are comparable if and only
         if these are equal.
       report_metrics: every figure of `measure`; `requested_goal_success` is the headline.
@@ -160,6 +161,7 @@ def build(
             "audited_rows": len(rows.violations["stored"]),
             "violations": {rule: int(bad.sum()) for rule, bad in rows.violations.items()},
             "relabelled_share": rows.share,
+            "expected_share": None if rows.at_most else rows.expected_share,
             "share_within_three_sigma": rows.share_holds,
         },
         evaluation=settings(env, config, goals),
@@ -344,6 +346,8 @@ def markdown(record: AuditRecord) -> str:
     m, e, relabel = record.report_metrics, record.evaluation, record.relabel_strategy
     test = record.reward_recompute_test
     least = relabel.get("min_displacement", 0.0)  # which older records lack
+    expected = test.get("expected_share")  # which older records lack, too
+    bound = bool(least) and expected is None
     goals = "held-out goals" if e.get("held_out", True) else "goals, too few to hold any out"
     when = "at any step" if e["scored_at"] == "any step" else "at the last step"
     violations = {rule: count for rule, count in test["violations"].items() if count}
@@ -373,8 +377,9 @@ def markdown(record: AuditRecord) -> str:
         f"| stored steps audited | {test['audited_rows']:,} |",
         f"| violations | {violations or 'none'} |",
         f"| relabelled share | {test['relabelled_share']:.4f} "
-        f"(configured {'at most ' if least else ''}{relabel['share']:.4f}; "
-        f"{'not above it by' if least else 'within'} three sigma: "
+        f"(configured {'at most ' if bound else ''}{relabel['share']:.4f}"
+        f"{f', {expected:.4f} with goals left out' if least and not bound else ''}; "
+        f"{'not above it by' if bound else 'within'} three sigma: "
         f"{'yes' if test['share_within_three_sigma'] else 'no'}) |",
         *(
             [f"| least distance of a goal from the start of its episode | {least:g} |"]

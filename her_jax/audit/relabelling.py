@@ -21,8 +21,10 @@ code with the sampler. A rule that a sampler breaks in a single row is reported 
                   row's goal (only this project's replay, while it trains with more than one step)
 
 One rule concerns the batch: `share`, the relabelled share lies within three standard deviations of
-the configured one; with a minimum displacement, which leaves goals out, it is not above that.
-`causes` goes one step further and names the mistake that explains all rows.
+the expected one: the configured share, or what a minimum displacement leaves of it, which the row's
+episode tells for every built-in strategy. Of a strategy of the user's own it does not, and the
+share may then not lie above the configured one. `causes` goes one step further and names the
+mistake that explains all rows.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ from her_jax.types import Episode, Moment, Transition
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(achieved [B, G], desired [B, G]) -> [B]."""
+
+_IN_EPISODE = {"future": 1.0, "final": 1.0, "episode": 1.0, "future_actual": 0.5}
+"""Strategy -> how many of its goals it draws from the step's episode; the rest from any."""
 
 _CHUNK = 20_000  # rows whose whole episodes are held in memory at a time
 
@@ -81,24 +86,44 @@ class Claim(NamedTuple):
     terminated: np.ndarray | None = None
 
 
+class Elsewhere(NamedTuple):
+    """Goals that a strategy may use for a step of any episode.
+
+    Attributes:
+      goals: their bits.
+      share: how many of the moments that it draws them from hold one of these.
+    """
+
+    goals: frozenset[bytes]
+    share: float
+
+
 class Report(NamedTuple):
     """The outcome.
 
     Attributes:
       violations: rule that was checked -> bool [B], which rows break it.
       share: relabelled share of the batch.
-      probability: the configured share.
-      goals_left_out: whether the configured share is only an upper bound, because goals are left
-        out.
-      share_holds: whether the shares lie within three standard deviations of each other, or the
-        measured one below.
+      chances: [B], how likely each row was to be relabelled.
+      at_most: whether these are upper bounds only.
     """
 
     violations: dict[str, np.ndarray]
     share: float
-    probability: float
-    goals_left_out: bool
-    share_holds: bool
+    chances: np.ndarray
+    at_most: bool
+
+    @property
+    def expected_share(self) -> float:
+        """What the share should be, or the most that it may be."""
+        return float(self.chances.mean())
+
+    @property
+    def share_holds(self) -> bool:
+        """Whether the share is the expected one within three standard deviations, or below."""
+        sigma = np.sqrt(np.sum(self.chances * (1 - self.chances))) / len(self.chances)
+        above = self.share - self.expected_share
+        return bool(above <= 3 * sigma and (self.at_most or -above <= 3 * sigma))
 
     @property
     def clean(self) -> bool:
@@ -119,7 +144,8 @@ class Report(NamedTuple):
         ]
         if not self.share_holds:
             lines.append(
-                f"share: {self.share:.4f} relabelled, beyond three sigma of {self.probability:.4f}"
+                f"share: {self.share:.4f} relabelled, beyond three sigma of "
+                f"{self.expected_share:.4f}"
             )
         return lines
 
@@ -135,7 +161,7 @@ def check(
     min_displacement: float = 0.0,
     bounds: tuple[Any, Any] | None = None,
     success: Scorer | None = None,
-    everywhere: frozenset[bytes] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Report:
     """Audits one batch.
 
@@ -149,7 +175,7 @@ def check(
       min_displacement: as of `relabel.transition`.
       bounds: lowest and highest goal [G], in the goal's units; None for no such rule.
       success: whether a goal is reached, where the claim has done flags.
-      everywhere: `anywhere` of the whole buffer, where `episodes` is a part of it.
+      elsewhere: `goals_elsewhere` of the whole buffer, where `episodes` is a part of it.
 
     Returns:
       For each rule the rows that break it, and the verdict on the share.
@@ -159,6 +185,7 @@ def check(
     """
     if strategy not in STRATEGIES:
         raise UserError(f"strategy: {strategy!r} is unknown; choose one of {', '.join(STRATEGIES)}")
+    at_most = AUDITED_AS[strategy] != strategy and min_displacement > 0
     strategy = AUDITED_AS[strategy]
     if not 0 <= probability <= 1:
         raise UserError(f"probability: {probability} does not lie in [0, 1]; give 1 - 1/(1+k)")
@@ -172,11 +199,13 @@ def check(
     time = np.where(inside, claim.time, 0)
     goals = claim.desired_goal
     after = held.achieved_goal[episode, time + 1]
-    if everywhere is None:
-        everywhere = anywhere(episodes, stored, strategy, min_displacement)
-    allowed = _in_episode(held, episode, time, goals, strategy, min_displacement)
-    if everywhere:
-        allowed |= np.array([goal in everywhere for goal in _bytes(goals)], bool)
+    if elsewhere is None:
+        elsewhere = goals_elsewhere(episodes, stored, strategy, min_displacement)
+    allowed, share = _in_episode(held, episode, time, goals, strategy, min_displacement)
+    if elsewhere.goals:
+        allowed |= np.array([goal in elsewhere.goals for goal in _bytes(goals)], bool)
+    own_episode = _IN_EPISODE.get(strategy, 0.0)
+    share = own_episode * share + (1 - own_episode) * elsewhere.share
     violations = {
         "stored": ~inside,
         "physics": ~(
@@ -194,11 +223,18 @@ def check(
         violations["workspace"] = ~((goals >= lowest) & (goals <= highest)).all(-1)
     if claim.terminated is not None and success is not None:
         violations["terminated"] = ~_scored(success, after, goals, claim.terminated)
-    return _report(violations, float(np.mean(claim.relabelled)), probability, min_displacement > 0)
+    chances = np.full(len(goals), probability) if at_most else probability * share
+    return Report(violations, float(np.mean(claim.relabelled)), chances, at_most)
 
 
 def causes(
-    episodes: Episode, stored: int, claim: Claim, report: Report, *, reward: Scorer
+    episodes: Episode,
+    stored: int,
+    claim: Claim,
+    report: Report,
+    *,
+    reward: Scorer,
+    min_displacement: float = 0.0,
 ) -> dict[str, str]:
     """Names the mistake behind each broken rule, where one mistake explains every row.
 
@@ -208,6 +244,7 @@ def causes(
       claim: as given to `check`.
       report: what `check` returned.
       reward: as given to `check`.
+      min_displacement: as given to `check`.
 
     Returns:
       Rule -> mistake, for `reward`, `provenance` and `physics`; "unknown" where none of the known
@@ -225,7 +262,7 @@ def causes(
     if broken["provenance"].any():
         bad = np.flatnonzero(broken["provenance"])[:_CHUNK]
         found["provenance"] = _cause_of_provenance(
-            held, episode[bad], time[bad], rows.desired_goal[bad]
+            held, episode[bad], time[bad], rows.desired_goal[bad], min_displacement
         )
     if broken["physics"].any():
         last = (time == held.action.shape[1] - 1)[broken["physics"]]
@@ -257,8 +294,13 @@ def _cause_of_reward(
     return "unknown"
 
 
-def _cause_of_provenance(held: Any, episode: Any, time: Any, goals: np.ndarray) -> str:
+def _cause_of_provenance(
+    held: Any, episode: Any, time: Any, goals: np.ndarray, min_displacement: float
+) -> str:
     """Where goals that should not have been used were achieved."""
+    near = goals_of(held.achieved_goal[~displaced(held.achieved_goal, min_displacement)])
+    if all(goal in near for goal in _bytes(goals)):
+        return "goal nearer to the start of its episode than the minimum displacement"
     there = (held.achieved_goal[episode] == goals[:, None]).all(-1)  # [B, T+1]
     moments = np.arange(there.shape[1])
     places = {
@@ -334,23 +376,25 @@ def merge(reports: list[Report]) -> Report:
         rule: np.concatenate([report.violations[rule] for report in reports])
         for rule in reports[0].violations
     }
-    sizes = [len(report.violations["stored"]) for report in reports]
+    chances = np.concatenate([report.chances for report in reports])
+    sizes = [len(report.chances) for report in reports]
     share = float(np.average([report.share for report in reports], weights=sizes))
-    return _report(violations, share, reports[0].probability, reports[0].goals_left_out)
+    return Report(violations, share, chances, reports[0].at_most)
 
 
-def anywhere(
+def goals_elsewhere(
     episodes: Episode, stored: int, strategy: str, min_displacement: float = 0.0
-) -> frozenset[bytes]:
-    """The goals that a strategy may use for any step, as bits; of `stored` rows of [C, ...]."""
+) -> Elsewhere:
+    """The goals that a strategy may use for any step, of `stored` rows of [C, ...]."""
     held: Any = episodes
     strategy = AUDITED_AS[strategy]
     if strategy == "random":
-        achieved = held.achieved_goal[:stored]
-        return goals_of(achieved[displaced(achieved, min_displacement)])
+        achieved = np.asarray(held.achieved_goal)[:stored]
+        far = displaced(achieved, min_displacement)
+        return Elsewhere(goals_of(achieved[far]), float(far.mean()))
     if strategy == "future_actual":
-        return goals_of(held.desired_goal[:stored])
-    return frozenset()
+        return Elsewhere(goals_of(np.asarray(held.desired_goal)[:stored]), 1.0)
+    return Elsewhere(frozenset(), 0.0)
 
 
 def goals_of(goals: np.ndarray) -> frozenset[bytes]:
@@ -375,16 +419,6 @@ def _bytes(goals: np.ndarray) -> list[bytes]:
     return plain.view(np.dtype((np.void, plain.itemsize * plain.shape[1])))[:, 0].tolist()
 
 
-def _report(
-    violations: dict[str, np.ndarray], share: float, probability: float, goals_left_out: bool
-) -> Report:
-    """The verdict on a binomial share: within three standard deviations, or below if it may be."""
-    sigma = np.sqrt(probability * (1 - probability) / len(violations["stored"]))
-    above = share - probability
-    holds = above <= 3 * sigma and (goals_left_out or -above <= 3 * sigma)
-    return Report(violations, share, probability, goals_left_out, bool(holds))
-
-
 def _in_episode(
     held: Any,
     episode: np.ndarray,
@@ -392,26 +426,31 @@ def _in_episode(
     goals: np.ndarray,
     strategy: str,
     min_displacement: float,
-) -> np.ndarray:
-    """Rows [B] whose goal was achieved where in its episode the strategy may take it from."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [B] whose goal was achieved where in its episode the strategy may take it from.
+
+    And the share of those moments [B] whose goal may be given.
+    """
     if len(goals) > _CHUNK:
         halves = [np.array_split(x, 2) for x in (episode, time, goals)]
-        return np.concatenate(
-            [
-                _in_episode(held, e, t, g, strategy, min_displacement)
-                for e, t, g in zip(*halves, strict=True)
-            ]
-        )
+        parts = [
+            _in_episode(held, e, t, g, strategy, min_displacement)
+            for e, t, g in zip(*halves, strict=True)
+        ]
+        allowed, share = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return allowed, share
     achieved = held.achieved_goal[episode]  # [B, T+1, G]
-    there = (achieved == goals[:, None]).all(-1) & displaced(achieved, min_displacement)
-    moments = np.arange(there.shape[1])
+    moments = np.arange(achieved.shape[1])
+    places = np.zeros(achieved.shape[:2], bool)
     if strategy in ("future", "future_actual"):
-        return (there & (moments > time[:, None])).any(-1)
-    if strategy == "final":
-        return there[:, -1]
-    if strategy == "episode":
-        return there.any(-1)
-    return np.zeros(len(goals), bool)
+        places = moments > time[:, None]
+    elif strategy == "final":
+        places[:, -1] = True
+    elif strategy == "episode":
+        places[:] = True
+    allowed = places & displaced(achieved, min_displacement)
+    there = (achieved == goals[:, None]).all(-1)
+    return (there & allowed).any(-1), allowed.sum(-1) / np.maximum(places.sum(-1), 1)
 
 
 def _scored(

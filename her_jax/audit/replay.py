@@ -44,7 +44,6 @@ def check_drawn(
     rows = len(claim.reward)
     held = jax.tree.map(np.asarray, _pick(replay.episodes, drawn.steps.episode))
     stored = int(replay.size)
-    everywhere = _anywhere(config, replay, stored, claim.desired_goal)
     report = relabelling.check(
         held,
         rows,
@@ -54,7 +53,7 @@ def check_drawn(
         probability=config.replay.relabel_probability,
         min_displacement=config.replay.min_displacement,
         bounds=env.goal_spec.bounds,
-        everywhere=everywhere,
+        elsewhere=_elsewhere(config, replay, stored, claim.desired_goal),
     )
     report.violations["stored"] |= (claim.episode < 0) | (claim.episode >= stored)
     if config.replay.n_step > 1:
@@ -110,7 +109,7 @@ def check_stored(
         probability=config.replay.relabel_probability,
         min_displacement=config.replay.min_displacement,
         bounds=env.goal_spec.bounds,
-        everywhere=relabelling.anywhere(
+        elsewhere=relabelling.goals_elsewhere(
             episodes, size, config.replay.strategy, config.replay.min_displacement
         ),
     )
@@ -130,20 +129,18 @@ def check_stored(
     return relabelling.merge(reports)
 
 
-def _anywhere(
+def _elsewhere(
     config: Config, replay: buffer.BufferState, stored: int, goals: np.ndarray
-) -> frozenset[bytes]:
-    """Of `relabelling.anywhere`, the goals that could be one of `goals` [B, G]."""
-    strategy = relabel.AUDITED_AS[config.replay.strategy]
-    if strategy == "future_actual":
-        return relabelling.goals_of(np.asarray(replay.episodes.desired_goal)[:stored])
-    if strategy != "random":
-        return frozenset()
+) -> relabelling.Elsewhere:
+    """`relabelling.goals_elsewhere`; of "random", only what could be one of `goals` [B, G]."""
+    strategy, least = config.replay.strategy, config.replay.min_displacement
+    if relabel.AUDITED_AS[strategy] != "random":
+        return relabelling.goals_elsewhere(replay.episodes, stored, strategy, least)
     achieved = np.asarray(replay.episodes.achieved_goal)[:stored]
-    achieved = achieved[relabelling.displaced(achieved, config.replay.min_displacement)]
-    return frozenset().union(
-        *(relabelling.goals_of(achieved[achieved[:, 0] == goal[0]]) for goal in goals)
-    )
+    far = relabelling.displaced(achieved, least)
+    achieved = achieved[far]
+    known = (relabelling.goals_of(achieved[achieved[:, 0] == goal[0]]) for goal in goals)
+    return relabelling.Elsewhere(frozenset().union(*known), float(far.mean()))
 
 
 @jax.jit

@@ -78,7 +78,10 @@ def test_goals_that_should_have_been_left_out_are_caught():
     for strategy in ("future", "random"):
         report = CHECK(stored, EPISODES, claim, strategy=strategy, min_displacement=1.5)
         np.testing.assert_array_equal(report.violations["provenance"], wrong)
-        assert set(report.broken) == {"provenance"}
+        assert broken(report) == {"provenance", "share"}
+        causes = audit.causes(stored, EPISODES, claim, report, reward=reward, min_displacement=1.5)
+        (named,) = causes.values()
+        assert "nearer to the start of its episode" in named
 
 
 def test_no_goal_is_left_out_unless_it_is_asked_for():
@@ -87,17 +90,35 @@ def test_no_goal_is_left_out_unless_it_is_asked_for():
         assert audit.displaced(goals, 0.0).all()
 
 
-@pytest.mark.parametrize(
-    ("share", "left_out", "holds"),
-    [(0.5, True, True), (0.5, False, False), (0.9, True, False), (0.8, True, True)],
-)
-def test_the_share_is_an_upper_bound_where_goals_are_left_out(share, left_out, holds):
+@pytest.fixture
+def soon():
+    relabel.register("soon", relabel.future, audited_as="future")
+    yield "soon"
+    relabel.forget()
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("least", [0.0, 1.5])
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.9])
+def test_the_share_is_that_of_the_goals_that_may_be_given(share, least, own, soon):
+    """Of a strategy of one's own it is only known to be no larger."""
     stored = episodes()
-    report = CHECK(
-        stored, EPISODES, honest(stored, p=share), min_displacement=1e-6 if left_out else 0.0
+    claim = honest(stored, p=share)
+    start = stored.achieved_goal[claim.episode, 0]
+    near = np.linalg.norm(claim.desired_goal - start, axis=-1) < least
+    kept = stored.desired_goal[claim.episode]
+    goals = np.where((claim.relabelled & near)[:, None], kept, claim.desired_goal)
+    claim = claim._replace(desired_goal=goals, relabelled=claim.relabelled & ~near)
+    claim = claim._replace(
+        reward=reward(stored.achieved_goal[claim.episode, claim.time + 1], goals), terminated=None
     )
-    assert report.share_holds == report.clean == holds and not report.broken
-    assert audit.merge([report, report]).share_holds == holds
+    strategy = soon if own else "future"
+    report = CHECK(stored, EPISODES, claim, strategy=strategy, min_displacement=least)
+    assert not report.broken
+    bound = own and least > 0
+    assert report.share_holds == (bound or share == 0.8)
+    assert (report.expected_share < 0.75) == (least > 0 and not own)
+    assert audit.merge([report, report]).share_holds == report.share_holds
 
 
 def test_an_unknown_mistake_is_not_given_a_name():
