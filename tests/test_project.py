@@ -181,22 +181,24 @@ def test_committed_results_say_where_they_come_from():
         assert {"device", "versions", "commit", "rows"} <= set(result), path
 
 
-def test_tables_of_the_readme_are_the_measured_ones():
+def test_tables_of_the_pages_are_the_measured_ones():
     """Each table equals what its command prints from the committed files."""
-    readme = (REPO / "README.md").read_text()
+    readme, details, physics = (
+        (REPO / page).read_text() for page in ("README.md", "docs/results.md", "docs/physics.md")
+    )
     results = REPO / "benchmarks" / "results"
     throughput = json.loads((results / "env_throughput.json").read_text())["rows"]
     replayed = json.loads((results / "replay.json").read_text())["rows"]
     assert table.table(table.committed()) in readme
     assert env_throughput.table(throughput) in readme
-    assert fidelity.markdown(fidelity.committed()) in readme
-    assert replay.ring_table(replayed) in readme
-    assert replay.update_table(replayed) in readme
+    assert fidelity.markdown(fidelity.committed()) in physics
+    assert replay.ring_table(replayed) in details
+    assert replay.update_table(replayed) in details
     together = json.loads((results / "sweeping.json").read_text())["rows"]
-    assert sweeping.table(together) in readme
+    assert sweeping.table(together) in details
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
     assert versus_sb3.table(raced) in readme
-    assert ahead_of_time.table(ahead_of_time.committed()) in readme
+    assert ahead_of_time.table(ahead_of_time.committed()) in physics
 
 
 def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
@@ -239,13 +241,13 @@ def test_committed_curves_are_those_of_the_runs(tmp_path):
     assert written == (table.REFERENCE / "curves.csv").read_text()
 
 
-def test_the_readme_shows_tables_of_sweeps():
-    readme = (REPO / "README.md").read_text()
+def test_the_pages_show_tables_of_sweeps():
+    pages = (REPO / "README.md").read_text() + (REPO / "docs" / "results.md").read_text()
     for folder in SWEEPS:
-        assert (folder / "table.md").read_text().strip() in readme
+        assert (folder / "table.md").read_text().strip() in pages
 
 
-def test_what_the_readme_says_of_slide_is_in_its_runs():
+def test_what_the_pages_say_of_slide_is_in_its_runs():
     curves = [
         [(line["env_steps"], line["requested_goal_success"]) for line in metrics.read(run)]
         for run in table.committed()
@@ -255,11 +257,12 @@ def test_what_the_readme_says_of_slide_is_in_its_runs():
     last_ten = [sum(success for _, success in curve[-10:]) / 10 for curve in curves]
     best = [max(success for _, success in curve) for curve in curves]
     million = [dict(curve)[1_000_000] for curve in curves]
-    readme = " ".join((REPO / "README.md").read_text().split())
-    assert f"the seeds stand at {listed(million, '.3f')}, because" in readme
-    assert f"first at 0.80 after {listed(first, ',')} steps" in readme
-    assert f"last ten evaluations are {listed(last_ten, '.3f')}" in readme
-    assert f"the best ones {listed(best, '.2f')}." in readme
+    pages = (REPO / "README.md").read_text() + (REPO / "docs" / "results.md").read_text()
+    pages = " ".join(pages.split())
+    assert f"the seeds stand at {listed(million, '.3f')}, because" in pages
+    assert f"first at 0.80 after {listed(first, ',')} steps" in pages
+    assert f"last ten evaluations are {listed(last_ten, '.3f')}" in pages
+    assert f"the best ones {listed(best, '.2f')}." in pages
     measured = [
         json.loads(path.read_text())
         for path in sorted(table.REFERENCE.glob("fetch-slide-seed*/evaluation.json"))
@@ -268,10 +271,10 @@ def test_what_the_readme_says_of_slide_is_in_its_runs():
     whole = listed([m["requested_goal_success"] for m in measured], ".3f")
     far = listed([part[-1] for part in parts], ".3f")
     others = listed([sum(part[:-1]) / 3 for part in parts], ".3f")
-    assert f"three seeds reach {whole}: {far} of the quarter" in readme
-    assert f"and {others} of the others" in readme
+    assert f"three seeds reach {whole}: {far} of the quarter" in pages
+    assert f"and {others} of the others" in pages
     old = json.loads((table.REFERENCE / "fetch-slide-random02-seed1/evaluation.json").read_text())
-    assert f"With a fifth, seed 1 reaches {old['requested_goal_success']:.3f}." in readme
+    assert f"With a fifth, seed 1 reaches {old['requested_goal_success']:.3f}." in pages
 
 
 def listed(values, spec):
