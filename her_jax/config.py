@@ -298,7 +298,8 @@ class SACConfig:
     temperature_learning_rate: float = 1e-3
     """Adam step size of log alpha."""
     target_entropy_per_action: float = -1.0
-    """Target entropy in nats, divided by A; the paper's is -1."""
+    """Target entropy in nats, divided by A; the paper's is -1. A Gaussian of -1 nat has a standard
+    deviation of 0.09, one of 0 nats 0.24; actions reach from -1 to 1."""
     action_l2: float = 0.0
     """Weight of the mean squared greedy action in the actor's loss; the paper has none."""
     random_action_probability: float = 0.2

@@ -73,5 +73,5 @@ def test_the_efficient_preset_is_sac_with_twice_the_updates():
     """As its committed sweeps were made."""
     for task, steps in (("fetch-push", 140_000), ("fetch-pick-and-place", 260_000)):
         words = f"{task} --algorithm sac --updates-per-cycle 200 --env-steps {steps}"
-        words += " --min-displacement 0"
+        words += " --min-displacement 0.01 --target-entropy-per-action 0"
         assert presets.load("efficient", task) == train.parse(words.split()).config
