@@ -2,7 +2,8 @@
 
 Command:   python experiments/train.py fetch-push --preset efficient
 Hardware:  one CPU core, no accelerator
-Time:      about 10 minutes for FetchPush and 20 for FetchPickAndPlace
+Time:      10 minutes for FetchPush, a quarter of four seeds', or 15 beside other work, and 20 for
+           FetchPickAndPlace
 Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.1 M environment steps of FetchPush
            (five seeds) and 0.2 M of FetchPickAndPlace (median of three, one of which does not get
            there)

@@ -45,9 +45,9 @@ class AuditRecord:
         registers it, k, the share of relabelled rows that follows, and how far from the start
         of its episode a goal must lie to be given, which lowers that share.
       reward_recompute_test: the reward test, and the audit of every stored step: rows, violations
-        by rule, measured and expected share. The latter is None where a strategy of the user's own
-        leaves goals out, and absent from older records; `share_within_three_sigma` then asks no
-        more than that the share is not above the configured one.
+        by rule, measured share and, where goals are left out, the expected one. That is None for a
+        strategy of the user's own, and absent from older records; `share_within_three_sigma` then
+        asks no more than that the share is not above the configured one.
       evaluation: the settings that decide what success means; records are comparable if and only
         if these are equal.
       report_metrics: every figure of `measure`; `requested_goal_success` is the headline.
@@ -161,7 +161,11 @@ def build(
             "audited_rows": len(rows.violations["stored"]),
             "violations": {rule: int(bad.sum()) for rule, bad in rows.violations.items()},
             "relabelled_share": rows.share,
-            "expected_share": None if rows.at_most else rows.expected_share,
+            **(
+                {"expected_share": None if rows.at_most else rows.expected_share}
+                if config.replay.min_displacement > 0
+                else {}
+            ),
             "share_within_three_sigma": rows.share_holds,
         },
         evaluation=settings(env, config, goals),
@@ -346,7 +350,7 @@ def markdown(record: AuditRecord) -> str:
     m, e, relabel = record.report_metrics, record.evaluation, record.relabel_strategy
     test = record.reward_recompute_test
     least = relabel.get("min_displacement", 0.0)  # which older records lack
-    expected = test.get("expected_share")  # which older records lack, too
+    expected = test.get("expected_share")  # only where goals are left out
     bound = bool(least) and expected is None
     goals = "held-out goals" if e.get("held_out", True) else "goals, too few to hold any out"
     when = "at any step" if e["scored_at"] == "any step" else "at the last step"
