@@ -5,7 +5,8 @@ Needs:     pip install -e '.[sb3]'
 Time:      up to an hour of training (--limit-s) for each contender and task that does not get
            there, ours some minutes; evaluations come on top
 
-The contenders take turns in one process on the same cores. `ours` is the tuned preset of the task;
+The contenders take turns in one process on the same cores. `ours` is the tuned preset of a task,
+and `ours-efficient`, raced only if named, the preset `efficient` (Push and PickAndPlace);
 `sac` and `tqc` are Stable-Baselines3's SAC and sb3-contrib's TQC with `HerReplayBuffer` on
 Gymnasium-Robotics v4, one environment, as RL-Baselines3-Zoo trains them. Settings are those of
 rl_zoo3 2.9.2: `hyperparams/tqc.yml` for TQC, where Slide and PickAndPlace share Push's, and
@@ -55,7 +56,10 @@ from her_jax.types import Agent, GoalEnv, GoalObs
 PEERS = {"sac": "SAC", "tqc": "TQC", "sac-docs": "SAC"}
 """Contender -> class of Stable-Baselines3 or sb3-contrib."""
 
-CONTENDERS = ("ours", *PEERS)
+OURS = {"ours": "tuned", "ours-efficient": "efficient"}
+"""Contender -> preset of this project."""
+
+CONTENDERS = (*OURS, *PEERS)
 PACKAGES = ("stable-baselines3", "sb3-contrib", "torch", "gymnasium")
 KEYS = ("achieved_goal", "desired_goal", "observation")
 """Parts of an observation in the order in which MultiInputPolicy concatenates them."""
@@ -164,7 +168,7 @@ class Contender(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """This project's DDPG with HER; a run is the compiled epoch and the `TrainState`."""
+    """This project; a run is the compiled epoch and the `TrainState`."""
 
     env: GoalEnv
     config: Config
@@ -334,17 +338,21 @@ def peer_settings(name: str, task: str) -> dict[str, Any]:
     return REACH | {"normalize": True, "policy_kwargs": {"net_arch": [64, 64], **critics}}
 
 
-def tuned(task: str, seed: int, threads: int, limits: Limits) -> Config:
-    """The tuned preset; its epochs last about `limits.eval_period` steps, which changes no update.
+def our_settings(name: str, task: str, seed: int, threads: int, limits: Limits) -> Config:
+    """A preset; its epochs last about `limits.eval_period` steps, which changes no update.
 
     Args:
+      name: one of `OURS`.
       task: name of an environment.
       seed: of the run.
       threads: of the physics.
       limits: when it is evaluated.
+
+    Raises:
+      UserError: if the preset has no settings for the task.
     """
-    words = {name: word for word, name in presets.TASKS.items()}
-    config = presets.load("tuned", words[task])
+    words = {environment: word for word, environment in presets.TASKS.items()}
+    config = presets.load(OURS[name], words[task])
     round_steps = config.train.num_envs * her_envs.make(task).horizon
     cycles = max(1, round(limits.eval_period / round_steps))
     return dataclasses.replace(
@@ -373,7 +381,7 @@ def main(
 
     Args:
       tasks: Environments.
-      contenders: Of ours, sac, tqc and sac-docs.
+      contenders: Of ours, ours-efficient, sac, tqc and sac-docs.
       env_steps: Environment steps after which a contender stops.
       limit_s: Training seconds after which a contender stops.
       target: Success on 200 held-out goals at which a contender stops.
@@ -388,7 +396,7 @@ def main(
     limits = Limits(env_steps, limit_s, target, eval_period)
     tasks = _known("tasks", tasks, tuple(TASKS))
     contenders = _known("contenders", contenders, CONTENDERS)
-    if set(contenders) != {"ours"}:
+    if not OURS.keys() >= set(contenders):
         library()
     if not 0 <= seed < 2**31:
         raise UserError(f"seed: {seed} must lie in [0, 2**31)")
@@ -396,16 +404,19 @@ def main(
     cores = pin(threads)
     load = os.getloadavg()[0]
     rows: list[dict[str, Any]] = []
-    for task in tasks:
-        env = her_envs.make(task, num_threads=cores)
+    envs = [her_envs.make(task, num_threads=cores) for task in tasks]
+    racing = [
+        (env, name, make(name, env, seed, cores, limits, smoke))
+        for env in envs
+        for name in contenders
+    ]  # all at once, so that none is refused after hours
+    for env, name, contender in racing:
         goals = goal_set.standard(env, 4 if smoke else 200)
-        for name in contenders:
-            contender = make(name, env, seed, cores, limits, smoke)
-            about = {"task": task, "contender": name, "seed": seed, "threads": cores}
-            about["load_before"] = load
-            rows.append(about | race(env, contender, limits, goals, f"{task} {name}"))
-            rows = compared(rows)
-            harness.write("versus_sb3", rows, out)  # an interrupted run keeps what it has
+        about = {"task": env.name, "contender": name, "seed": seed, "threads": cores}
+        about["load_before"] = load
+        rows.append(about | race(env, contender, limits, goals, f"{env.name} {name}"))
+        rows = compared(rows)
+        harness.write("versus_sb3", rows, out)  # an interrupted run keeps what it has
     print(table(rows))
 
 
@@ -413,8 +424,8 @@ def make(
     name: str, env: her_envs.FetchEnv, seed: int, threads: int, limits: Limits, smoke: bool
 ) -> Contender:
     """A contender by name; tiny for a smoke test."""
-    if name == "ours":
-        config = tuned(env.name, seed, threads, limits)
+    if name in OURS:
+        config = our_settings(name, env.name, seed, threads, limits)
         return Ours(env, _tiny(config) if smoke else config)
     settings = peer_settings(name, env.name)
     if smoke:

@@ -176,11 +176,14 @@ def test_settings_are_the_published_ones():
 
 
 def test_our_preset_changes_only_in_how_often_it_is_evaluated():
-    config = versus_sb3.tuned("FetchPush", 3, 2, dataclasses.replace(LIMITS, eval_period=4_100))
+    limits = dataclasses.replace(LIMITS, eval_period=4_100)
+    config = versus_sb3.our_settings("ours", "FetchPush", 3, 2, limits)
     assert config.train.cycles_per_epoch * config.train.num_envs * 50 == 4_000
     assert config.train.updates_per_cycle == 100 and config.replay.batch_size == 512
     assert (config.seed, config.env.num_threads, config.train.env_steps) == (3, 2, 100)
-    assert versus_sb3.tuned("FetchPush", 3, 2, LIMITS).train.cycles_per_epoch == 1
+    assert config.agent.NAME == "ddpg"
+    efficient = versus_sb3.our_settings("ours-efficient", "FetchPush", 3, 2, LIMITS)
+    assert efficient.train.cycles_per_epoch == 1 and efficient.agent.NAME == "sac"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +192,10 @@ def test_our_preset_changes_only_in_how_often_it_is_evaluated():
         ({"tasks": ("FetchPsh",)}, "tasks: 'FetchPsh' is unknown"),
         ({"tasks": ()}, "tasks: none named"),
         ({"contenders": ("ours", "ppo")}, "contenders: 'ppo' is unknown"),
+        (
+            {"contenders": ("ours-efficient",), "tasks": ("FetchReach",)},
+            "'efficient' has no settings for fetch-reach",
+        ),
         ({"target": 90.0}, "target: 90.0"),
         ({"seed": -1}, "seed: -1"),
         ({"threads": 10**6}, "threads: 1000000"),

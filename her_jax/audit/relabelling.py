@@ -390,15 +390,25 @@ def merge(reports: list[Report]) -> Report:
 
 
 def goals_elsewhere(
-    episodes: Episode, stored: int, strategy: str, min_displacement: float = 0.0
+    episodes: Episode,
+    stored: int,
+    strategy: str,
+    min_displacement: float = 0.0,
+    among: np.ndarray | None = None,
 ) -> Elsewhere:
-    """The goals that a strategy may use for any step, of `stored` rows of [C, ...]."""
+    """The goals that a strategy may use for any step, of `stored` rows of [C, ...].
+
+    Of those that any episode achieved, which are many, only what could be one of `among` [B, G].
+    """
     held: Any = episodes
     strategy = AUDITED_AS[strategy]
     if strategy == "random":
         achieved = np.asarray(held.achieved_goal)[:stored]
         far = displaced(achieved, min_displacement)
-        return Elsewhere(goals_of(achieved[far]), float(far.mean()))
+        given = achieved[far]
+        if among is not None:
+            given = given[np.isin(given[:, 0], among[:, 0])]
+        return Elsewhere(goals_of(given), float(far.mean()))
     if strategy == "future_actual":
         return Elsewhere(goals_of(np.asarray(held.desired_goal)[:stored]), 1.0)
     return Elsewhere(frozenset(), 0.0)

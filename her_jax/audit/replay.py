@@ -44,16 +44,19 @@ def check_drawn(
     rows = len(claim.reward)
     held = jax.tree.map(np.asarray, _pick(replay.episodes, drawn.steps.episode))
     stored = int(replay.size)
+    strategy, least = config.replay.strategy, config.replay.min_displacement
     report = relabelling.check(
         held,
         rows,
         claim._replace(episode=np.arange(rows)),
         reward=reward,
-        strategy=config.replay.strategy,
+        strategy=strategy,
         probability=config.replay.relabel_probability,
-        min_displacement=config.replay.min_displacement,
+        min_displacement=least,
         bounds=env.goal_spec.bounds,
-        elsewhere=_elsewhere(config, replay, stored, claim.desired_goal),
+        elsewhere=relabelling.goals_elsewhere(
+            replay.episodes, stored, strategy, least, among=claim.desired_goal
+        ),
     )
     report.violations["stored"] |= (claim.episode < 0) | (claim.episode >= stored)
     if config.replay.n_step > 1:
@@ -127,20 +130,6 @@ def check_stored(
         rows = count - i * chunk
         reports.append(check(jax.tree.map(lambda x, rows=rows: x[:rows], claim)))
     return relabelling.merge(reports)
-
-
-def _elsewhere(
-    config: Config, replay: buffer.BufferState, stored: int, goals: np.ndarray
-) -> relabelling.Elsewhere:
-    """`relabelling.goals_elsewhere`; of "random", only what could be one of `goals` [B, G]."""
-    strategy, least = config.replay.strategy, config.replay.min_displacement
-    if relabel.AUDITED_AS[strategy] != "random":
-        return relabelling.goals_elsewhere(replay.episodes, stored, strategy, least)
-    achieved = np.asarray(replay.episodes.achieved_goal)[:stored]
-    far = relabelling.displaced(achieved, least)
-    achieved = achieved[far]
-    known = (relabelling.goals_of(achieved[achieved[:, 0] == goal[0]]) for goal in goals)
-    return relabelling.Elsewhere(frozenset().union(*known), float(far.mean()))
 
 
 @jax.jit

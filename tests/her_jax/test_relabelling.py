@@ -84,6 +84,28 @@ def test_goals_that_should_have_been_left_out_are_caught():
         assert "nearer to the start of its episode" in named
 
 
+def test_a_goal_that_is_near_in_another_episode_only_is_not_called_near():
+    """What its own episode says comes first; a goal that it never achieved is looked for in all."""
+    ones = np.ones((2, 3, 1))
+    places = np.array([[[0.0], [3.0], [6.0], [9.0]], [[3.0], [3.5], [8.0], [9.5]]])
+    stored = Episode(places, places, np.full((2, 1), 20.0), ones, np.zeros((2, 0)))
+
+    def cause(goal: float) -> str:
+        claim = audit.row(stored, time=2, goal=goal, reward=0.0)
+        check = functools.partial(CHECK, bounds=None, success=None, reward=lambda a, _: 0 * a[:, 0])
+        report = check(stored, 2, claim, min_displacement=1.0)
+        assert set(report.broken) == {"provenance"}
+        (named,) = audit.causes(
+            stored, 2, claim, report, reward=reward, min_displacement=1.0
+        ).values()
+        return named
+
+    assert cause(3.0) == "goal of an earlier state"  # where the other episode started
+    near = "goal nearer to the start of its episode than the minimum displacement"
+    assert cause(0.0) == near and cause(3.5) == near
+    assert cause(8.0) == "goal of another episode"
+
+
 def test_no_goal_is_left_out_unless_it_is_asked_for():
     """Whatever the goals are: truth values have no differences, and no number has no distance."""
     for goals in (np.array([[[True], [False]]]), np.array([[[np.nan], [1.0]]])):
