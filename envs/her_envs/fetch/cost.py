@@ -47,12 +47,11 @@ def specs(has_object: bool) -> tuple[CostSpec, ...]:
 
 def costs(values: Readings, scene: Scene, workspace: Box) -> jax.Array:
     """Costs float32 [..., K] of the step that ended in `values`."""
-    dt = scene.substeps * scene.model.opt.timestep
     nearest = jnp.clip(values.grip_pos, jnp.asarray(workspace.low), jnp.asarray(workspace.high))
     channels = [
         values.table_force[..., 0],
         values.penetration[..., 0],
-        jnp.linalg.norm(values.grip_velp, axis=-1) / dt,
+        jnp.linalg.norm(values.grip_velp, axis=-1) / scene.dt,
         jnp.linalg.norm(values.grip_pos - nearest, axis=-1),
     ]
     if values.object_pos.shape[-1] > 0:

@@ -61,6 +61,11 @@ class Scene:
     force_sensors: tuple[str, ...]
     distance_sensors: tuple[str, ...]
 
+    @property
+    def dt(self) -> float:
+        """Seconds of an environment step."""
+        return self.model.opt.timestep * self.substeps
+
 
 class Readings(NamedTuple):
     """Sensor values after a step, float32, in world coordinates.
@@ -98,32 +103,6 @@ class Readings(NamedTuple):
     overflow: jax.Array
 
 
-class Sites(NamedTuple):
-    """Raw simulator quantities, [..., size], metres, radians and seconds.
-
-    Attributes:
-      grip_pos, grip_velp: position and linear velocity of the gripper site.
-      finger_pos, finger_vel: joint positions and velocities, right then left.
-      object_pos, object_mat, object_velp, object_velr: pose [..., 3], [..., 3, 3] and
-        velocities of the object site, or None without an object.
-      table_force: contact forces [..., n, 3] of the gripper on the table, newtons.
-      contact_distance: [..., n] of the nearest contacts, negative where bodies overlap.
-      overflow: as in `Readings`, or None.
-    """
-
-    grip_pos: Any
-    grip_velp: Any
-    finger_pos: Any
-    finger_vel: Any
-    object_pos: Any
-    object_mat: Any
-    object_velp: Any
-    object_velr: Any
-    table_force: Any
-    contact_distance: Any
-    overflow: Any = None
-
-
 @dataclasses.dataclass(frozen=True)
 class Site:
     """Where to find a site and which joints move it.
@@ -151,7 +130,48 @@ class Site:
         return cls(site, int(model.body_rootid[model.site_bodyid[site]]), dofs)
 
 
-def addresses(model: mujoco.MjModel, sensors: tuple[str, ...]) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Handles:
+    """Where in a simulation's arrays lies what a scene names.
+
+    Attributes:
+      dt: seconds of an environment step.
+      grip, object: sites; the latter None without an object.
+      gripper_body: id.
+      finger_qpos, finger_dof: int [2], right then left.
+      forces, distances: int [n], of the sensors' values in `sensordata`.
+      actuated_qpos: int [nu], of the joints that actuators move.
+    """
+
+    dt: float
+    grip: Site
+    object: Site | None
+    gripper_body: int
+    finger_qpos: np.ndarray
+    finger_dof: np.ndarray
+    forces: np.ndarray
+    distances: np.ndarray
+    actuated_qpos: np.ndarray
+
+    @classmethod
+    def of(cls, scene: Scene) -> Handles:
+        """Those of a scene."""
+        model = scene.model
+        joints = [model.joint(name) for name in scene.finger_joints]
+        return cls(
+            dt=scene.dt,
+            grip=Site.of(model, scene.gripper_site),
+            object=Site.of(model, scene.object_site) if scene.object_site else None,
+            gripper_body=model.body(scene.gripper_body).id,
+            finger_qpos=np.array([int(joint.qposadr[0]) for joint in joints]),
+            finger_dof=np.array([int(joint.dofadr[0]) for joint in joints]),
+            forces=_addresses(model, scene.force_sensors),
+            distances=_addresses(model, scene.distance_sensors),
+            actuated_qpos=model.jnt_qposadr[model.actuator_trnid[:, 0]],
+        )
+
+
+def _addresses(model: mujoco.MjModel, sensors: tuple[str, ...]) -> np.ndarray:
     """Where the values of sensors lie in `sensordata`, int [n]."""
     found = [model.sensor(name) for name in sensors]
     return np.concatenate([np.arange(s.adr[0], s.adr[0] + s.dim[0]) for s in found])
@@ -193,7 +213,7 @@ class Physics(Protocol):
         ...
 
 
-def velocity(data: Any, site: Site) -> tuple[Any, Any]:
+def _velocity(data: Any, site: Site) -> tuple[Any, Any]:
     """Linear and angular velocity [..., 3] of a site: mj_jacSite times qvel.
 
     The Jacobian is that of the last kinematics call and the velocities are the state's, a
@@ -226,36 +246,47 @@ def euler(mat: Any) -> Any:
     return xp.stack([x, y, z], axis=-1)
 
 
-def readings(sites: Sites, dt: float) -> Readings:
-    """Readings of one or many simulations; `dt` is the environment step in seconds."""
-    xp = sites.grip_pos.__array_namespace__()
-    grip_velp = sites.grip_velp * dt
-    object_pos, relative, rotation, velp, velr = _of_object(sites, dt)
+def readings(data: Any, at: Handles, overflow: Any = None) -> Readings:
+    """Readings of one or many simulations.
+
+    Args:
+      data: arrays of any leading shape under MuJoCo's names for them.
+      at: of their scene.
+      overflow: as in `Readings`; None where a backend never drops anything.
+    """
+    xp = data.qpos.__array_namespace__()
+    grip_pos = data.site_xpos[..., at.grip.id, :]
+    grip_velp = _velocity(data, at.grip)[0] * at.dt
+    force = data.sensordata[..., at.forces].reshape(*data.qpos.shape[:-1], -1, 3).sum(axis=-2)
+    nearest = data.sensordata[..., at.distances].min(axis=-1, keepdims=True)
+    object_pos, relative, rotation, velp, velr = _of_object(data, at, grip_pos, grip_velp)
     return Readings(
-        grip_pos=sites.grip_pos,
+        grip_pos=grip_pos,
         grip_velp=grip_velp,
-        finger_pos=sites.finger_pos,
-        finger_vel=sites.finger_vel * dt,
+        finger_pos=data.qpos[..., at.finger_qpos],
+        finger_vel=data.qvel[..., at.finger_dof] * at.dt,
         object_pos=object_pos,
         object_rel_pos=relative,
         object_rot=rotation,
         object_velp=velp,
         object_velr=velr,
-        table_force=xp.sqrt((sites.table_force.sum(axis=-2) ** 2).sum(axis=-1, keepdims=True)),
-        penetration=xp.maximum(-sites.contact_distance.min(axis=-1, keepdims=True), 0.0),
-        overflow=sites.grip_pos[..., :0] if sites.overflow is None else sites.overflow,
+        table_force=xp.sqrt((force**2).sum(axis=-1, keepdims=True)),
+        penetration=xp.maximum(-nearest, 0.0),
+        overflow=grip_pos[..., :0] if overflow is None else overflow,
     )
 
 
-def _of_object(sites: Sites, dt: float) -> tuple[Any, Any, Any, Any, Any]:
+def _of_object(data: Any, at: Handles, grip_pos: Any, grip_velp: Any) -> tuple[Any, ...]:
     """The five readings of the object, of size 0 without one."""
-    if sites.object_pos is None:
-        nothing = sites.grip_pos[..., :0]
-        return nothing, nothing, nothing, nothing, nothing
+    if at.object is None:
+        return (grip_pos[..., :0],) * 5
+    position = data.site_xpos[..., at.object.id, :]
+    matrix = data.site_xmat.reshape(*data.site_xpos.shape, 3)[..., at.object.id, :, :]
+    linear, angular = _velocity(data, at.object)
     return (
-        sites.object_pos,
-        sites.object_pos - sites.grip_pos,
-        euler(sites.object_mat),
-        sites.object_velp * dt - sites.grip_velp * dt,
-        sites.object_velr * dt,
+        position,
+        position - grip_pos,
+        euler(matrix),
+        linear * at.dt - grip_velp,
+        angular * at.dt,
     )

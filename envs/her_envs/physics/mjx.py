@@ -34,15 +34,7 @@ from flax import struct
 from jax.custom_batching import custom_vmap
 from jax.typing import ArrayLike
 
-from her_envs.physics.base import (
-    Readings,
-    Scene,
-    Site,
-    Sites,
-    addresses,
-    readings,
-    velocity,
-)
+from her_envs.physics.base import Handles, Readings, Scene, readings
 from her_jax.errors import UserError
 
 IMPLEMENTATIONS = ("warp", "jax")
@@ -135,16 +127,7 @@ class Mjx:
         model = scene.model
         self._mjx = _library(implementation)
         self._model = self._put(model, graph_mode)
-        self._dt = model.opt.timestep * scene.substeps
-        self._grip = Site.of(model, scene.gripper_site)
-        self._object = Site.of(model, scene.object_site) if scene.object_site else None
-        self._gripper_body = model.body(scene.gripper_body).id
-        joints = [model.joint(name) for name in scene.finger_joints]
-        self._finger_qpos = np.array([int(joint.qposadr[0]) for joint in joints])
-        self._finger_dof = np.array([int(joint.dofadr[0]) for joint in joints])
-        self._forces = addresses(model, scene.force_sensors)
-        self._distances = addresses(model, scene.distance_sensors)
-        self._actuated_qpos = model.jnt_qposadr[model.actuator_trnid[:, 0]]
+        self._at = Handles.of(scene)
         self._start = self._starting_state()
         lifted = over_any_batch if implementation == "warp" else _unbatched
         self._forward = lifted(_precise(self._forward_many))
@@ -171,7 +154,10 @@ class Mjx:
     # Entries for given states, outside jit.
 
     def restore(self, row: ArrayLike) -> tuple[MjxState, Readings]:
-        """See `Physics.restore`; what float32 cannot hold is rounded off."""
+        """See `Physics.restore`; only positions and velocities are kept, rounded to float32.
+
+        The solver then starts cold. Controls and mocap are set anew by the next step.
+        """
         rows = np.asarray(row)
         nq, nv = self.scene.model.nq, self.scene.model.nv
         if rows.shape[-1:] != self.scene.row.shape:
@@ -262,7 +248,7 @@ class Mjx:
                 qpos=state.qpos,
                 qvel=state.qvel,
                 qacc_warmstart=state.warmstart,
-                ctrl=state.qpos[self._actuated_qpos] + finger_delta,
+                ctrl=state.qpos[self._at.actuated_qpos] + finger_delta,
                 mocap_pos=(state.gripper_pose[:3] + gripper_delta)[None],
                 mocap_quat=(state.gripper_pose[3:] + rotation)[None],
             )
@@ -270,7 +256,7 @@ class Mjx:
         def ended(data: Any) -> tuple[MjxState, Readings]:
             overflow = self._overflow(data)
             if scene.block_gripper:
-                data = data.replace(qpos=data.qpos.at[self._finger_qpos].set(0.0))
+                data = data.replace(qpos=data.qpos.at[self._at.finger_qpos].set(0.0))
                 data = self._mjx.forward(self._model, data)
             return self._collect(data, overflow)
 
@@ -283,34 +269,16 @@ class Mjx:
 
     def _collect(self, data: Any, overflow: jax.Array) -> tuple[MjxState, Readings]:
         """State and readings of one simulation; a broken one starts anew and says so."""
-        pose = jnp.concatenate([data.xpos[self._gripper_body], data.xquat[self._gripper_body]])
+        pose = jnp.concatenate(
+            [data.xpos[self._at.gripper_body], data.xquat[self._at.gripper_body]]
+        )
         state = MjxState(data.qpos, data.qvel, data.qacc_warmstart, pose)
-        values = readings(self._sites(data, overflow), self._dt)
+        overflowed = (overflow != 0).astype(jnp.float32)[None]
+        values = readings(data, self._at, overflowed)
         intact = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state)]))
         return (
             jax.tree.map(lambda now, start: jnp.where(intact, now, start), state, self._start),
             jax.tree.map(lambda x: jnp.where(intact, x, jnp.nan), values),
-        )
-
-    def _sites(self, data: Any, overflow: jax.Array) -> Sites:
-        grip_velp, _ = velocity(data, self._grip)
-        object_pos = object_mat = object_velp = object_velr = None
-        if self._object is not None:
-            object_pos = data.site_xpos[self._object.id]
-            object_mat = data.site_xmat[self._object.id].reshape(3, 3)
-            object_velp, object_velr = velocity(data, self._object)
-        return Sites(
-            grip_pos=data.site_xpos[self._grip.id],
-            grip_velp=grip_velp,
-            finger_pos=data.qpos[self._finger_qpos],
-            finger_vel=data.qvel[self._finger_dof],
-            object_pos=object_pos,
-            object_mat=object_mat,
-            object_velp=object_velp,
-            object_velr=object_velr,
-            table_force=data.sensordata[self._forces].reshape(-1, 3),
-            contact_distance=data.sensordata[self._distances],
-            overflow=(overflow != 0).astype(jnp.float32)[None],
         )
 
     @property
@@ -394,7 +362,7 @@ class Mjx:
         data = mujoco.MjData(model)
         mujoco.mj_setState(model, data, self.scene.row, mujoco.mjtState.mjSTATE_INTEGRATION)
         mujoco.mj_forward(model, data)
-        body = self._gripper_body
+        body = self._at.gripper_body
         pose = np.concatenate([data.xpos[body], data.xquat[body]])
         values = (data.qpos, data.qvel, data.qacc_warmstart, pose)
         return MjxState(*(jnp.asarray(value, jnp.float32) for value in values))

@@ -24,15 +24,7 @@ from flax import struct
 from jax.experimental.buffer_callback import buffer_callback
 from jax.typing import ArrayLike
 
-from her_envs.physics.base import (
-    Readings,
-    Scene,
-    Site,
-    Sites,
-    addresses,
-    readings,
-    velocity,
-)
+from her_envs.physics.base import Handles, Readings, Scene, readings
 from her_jax.errors import UserError
 
 
@@ -111,18 +103,8 @@ class Native:
         if num_threads < 0:
             raise UserError(f"num_threads: {num_threads} is negative; use 0 for all cores")
         self.scene = scene
-        model = scene.model
         self._num_threads = num_threads
-        self._dt = model.opt.timestep * scene.substeps
-        self._grip = Site.of(model, scene.gripper_site)
-        self._object = Site.of(model, scene.object_site) if scene.object_site else None
-        self._gripper_body = model.body(scene.gripper_body).id
-        joints = [model.joint(name) for name in scene.finger_joints]
-        self._finger_qpos = [int(joint.qposadr[0]) for joint in joints]
-        self._finger_dof = [int(joint.dofadr[0]) for joint in joints]
-        self._forces = addresses(model, scene.force_sensors)
-        self._distances = addresses(model, scene.distance_sensors)
-        self._actuated_qpos = model.jnt_qposadr[model.actuator_trnid[:, 0]]
+        self._at = Handles.of(scene)
         self._simulations: dict[int, _Simulations] = {}
         self._lock = threading.Lock()
         self._reset = self._traceable(self._host_reset)
@@ -171,7 +153,7 @@ class Native:
         def reals(n: int) -> Any:
             return jax.ShapeDtypeStruct((n,), jnp.float32)
 
-        size = 3 if self._object else 0
+        size = 3 if self._at.object else 0
         return (
             NativeState(row=words(2 * self.scene.row.size), gripper_pose=words(14)),
             Readings(*map(reals, (3, 3, 2, 2, *[size] * 5, 1, 1, 0))),
@@ -257,12 +239,12 @@ class Native:
         gripper_delta, finger_delta = map(np.nan_to_num, (gripper_delta, finger_delta))
         with self._lock:
             sim = self._simulation(floats(row_bits).reshape(-1, self.scene.row.size))
-            sim.ctrl[:] = sim.qpos[:, self._actuated_qpos] + finger_delta.reshape(-1, 1)
+            sim.ctrl[:] = sim.qpos[:, self._at.actuated_qpos] + finger_delta.reshape(-1, 1)
             sim.mocap_pos[:, 0] = pose[:, :3] + gripper_delta.reshape(-1, 3)
             sim.mocap_quat[:, 0] = pose[:, 3:] + self.scene.mocap_rotation
             sim.batch.step(nstep=self.scene.substeps)
             if self.scene.block_gripper:
-                sim.qpos[:, self._finger_qpos] = 0.0
+                sim.qpos[:, self._at.finger_qpos] = 0.0
                 sim.batch.forward()
             return self._collect(sim, batch_shape)
 
@@ -280,30 +262,10 @@ class Native:
         self, sim: _Simulations, batch_shape: tuple[int, ...]
     ) -> tuple[NativeState, Readings]:
         pose = np.concatenate(
-            [sim.xpos[:, self._gripper_body], sim.xquat[:, self._gripper_body]], axis=-1
+            [sim.xpos[:, self._at.gripper_body], sim.xquat[:, self._at.gripper_body]], axis=-1
         )
         state = NativeState(row=bits(sim.rows.copy()), gripper_pose=bits(pose))
-        values = readings(self._sites(sim), self._dt)
+        values = readings(sim, self._at)
         broken = sim.warnings.any(axis=-1, keepdims=True)
         values = jax.tree.map(lambda x: np.where(broken, np.nan, x).astype(np.float32), values)
         return jax.tree.map(lambda x: x.reshape(*batch_shape, x.shape[-1]), (state, values))
-
-    def _sites(self, sim: _Simulations) -> Sites:
-        grip_velp, _ = velocity(sim, self._grip)
-        object_pos = object_mat = object_velp = object_velr = None
-        if self._object is not None:
-            object_pos = sim.site_xpos[:, self._object.id]
-            object_mat = sim.site_xmat[:, self._object.id].reshape(-1, 3, 3)
-            object_velp, object_velr = velocity(sim, self._object)
-        return Sites(
-            grip_pos=sim.site_xpos[:, self._grip.id],
-            grip_velp=grip_velp,
-            finger_pos=sim.qpos[:, self._finger_qpos],
-            finger_vel=sim.qvel[:, self._finger_dof],
-            object_pos=object_pos,
-            object_mat=object_mat,
-            object_velp=object_velp,
-            object_velr=object_velr,
-            table_force=sim.sensordata[:, self._forces].reshape(len(sim.qpos), -1, 3),
-            contact_distance=sim.sensordata[:, self._distances],
-        )
