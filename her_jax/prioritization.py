@@ -35,7 +35,8 @@ def uniform(episode: Episode) -> jax.Array:
 def energy(episode: Episode) -> jax.Array:
     """Energy that the object was given: the sum over steps of its increases, in J for 1 kg.
 
-    Goals must be positions in metres, z last. Their first state is taken to be at rest. Potential
+    Goals must be positions in metres, z last, of states that are `STEP_S` apart. Their first state
+    is taken to be at rest. Potential
     and linear kinetic energy, as in the authors' code for the Fetch tasks.
 
     References:

@@ -73,12 +73,19 @@ class Run:
           folder: where the run lives or will live.
           console: where progress is printed; standard output by default.
           judge: the environment that success is measured on, which differs from `env` in its
-            physics at most; `env` itself by default.
+            physics at most; `env` itself by default, if it has the physics that is scored on.
 
         Raises:
-          UserError: if goal buffer or simulations would not fit into free memory.
+          UserError: if goal buffer or simulations would not fit into free memory, a judge is
+            missing, or the steps of whole epochs cannot be counted.
         """
         self.env, self.config, self.folder = env, config, folder
+        trained, scored = (config.env.physics, config.env.model), (config.env.scored_on, "stock")
+        if judge is None and trained != scored:
+            raise UserError(
+                f"judge: none given, and success is measured on {' and '.join(scored)}, not on "
+                f"{' and '.join(trained)}; give an environment that has them"
+            )
         self.judge = judge or env
         self.console = console or Console(highlight=False)
         self.agent = agents.make(config.agent, env)
@@ -88,6 +95,8 @@ class Run:
         self.epoch_steps = episodes * episode_steps
         self.eval_steps = config.train.eval_episodes * episode_steps
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
+        if self.epochs * self.epoch_steps >= 2**31:
+            raise UserError(f"env_steps: {config.train.env_steps} must be below 2**31")
         require_memory(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:

@@ -136,7 +136,7 @@ def cycle(
     learner, metrics, drawn = learn_in_stages(
         env, agent, config, state.env_steps, state.learner, statistics, replay, learn_key
     )
-    reached = evaluate.outcome(env, episodes).success
+    reached = evaluate.outcome(env, episodes).success & ~faults.broken  # copies count as failed
     metrics["exploring_requested_goal_success"] = jnp.mean(reached)
     metrics["broken_episodes"] = jnp.mean(faults.broken)
     metrics["dropped_contact_steps"] = jnp.mean(faults.dropped / env.horizon)

@@ -6,6 +6,8 @@ Axes, always in this order and written in brackets after a field:
     B batch, E held-out goals of an evaluation, O observation size, G goal size, A action size,
     K cost channels.
 
+Two modules have an axis of their own before these: `group` S agents, `agents.parts` M critics.
+
 Units: metres, seconds, radians unless a field says otherwise; actions lie in [-1, 1].
 Functions are written for one element ("unbatched") and lifted with `jax.vmap` by the caller.
 """
@@ -346,7 +348,7 @@ class GoalEnv(Protocol):
         ...
 
     def step(self, state: Any, action: jax.Array) -> EnvState:
-        """Advances by one action [A]; values outside [-1, 1] are clipped."""
+        """Advances by one action [A], clipped to [-1, 1] or, if discrete, one-hot."""
         ...
 
     def reward(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:

@@ -141,6 +141,10 @@ class BitFlipEnv:
         """The initial state."""
         return _state(jnp.asarray(start.bits), jnp.asarray(start.desired_goal))
 
+    def reset(self, key: Key) -> BitFlipState:
+        """Draws a start and a goal, and begins there; consumes `key`."""
+        return self.begin(self.draw(key))
+
     def step(self, state: BitFlipState, action: jax.Array) -> BitFlipState:
         """Flips the chosen bit; a vector without any entry above 0.5 flips none."""
         chex.assert_shape(action, (self.action_size,))

@@ -93,6 +93,10 @@ class Repeated:
         """As the environment."""
         return self.env.begin(start)
 
+    def reset(self, key: Key) -> EnvState:
+        """Draws a start and begins there; consumes `key`."""
+        return self.begin(self.draw(key))
+
     def step(self, state: Any, action: jax.Array) -> EnvState:
         """Advances by `times` steps under one action [A]."""
         first = self.env.step(state, action)

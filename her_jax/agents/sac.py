@@ -6,15 +6,17 @@
                                - alpha * log pi(a' | s', g))
         critics: minimise sum_i mean (Q_i(s, g, a) - y)^2
         actor:   minimise mean alpha * log pi(a~ | s, g) - min_i Q_i(s, g, a~),  a~ ~ pi(. | s, g)
+                 (of several critics some, and their mean; see `SACConfig`), plus c * mean of the
+                 greedy action squared
         alpha:   minimise mean -log alpha * (log pi(a~ | s, g) + target entropy)
         all gradients are taken at the old parameters, then all Adam steps
         every `target_period` updates: Q'_i <- (1 - tau) Q'_i + tau Q_i
     behaviour: a sample of pi, or with probability eps a uniform action; greedy: tanh of the mean
 
-The clip is HER's, and here a heuristic: its range is that of returns without entropy, while Q'
-holds the entropy of all later steps, so soft values beyond it are cut. The entropy of s' is added
-after the clip, as Hiraoka does. With n-step returns only the entropy at their end counts. There is
-no terminal mask.
+The penalty, c = 0 by default, and the clip are HER's. Here the clip is a heuristic: its range is
+that of returns without entropy, while Q' holds the entropy of all later steps, so soft values
+beyond it are cut. The entropy of s' is added after the clip, as Hiraoka does. With n-step returns
+only the entropy at their end counts. There is no terminal mask.
 
 References:
   Haarnoja et al. 2018 (arXiv:1812.05905), algorithm 1, section 5: the temperature (with log

@@ -3,13 +3,16 @@
     for each batch (s, a, r, s', g), inputs normalised and goal-conditioned:
         a'     <- clip(pi'(s', g) + clip(N(0, sigma~^2), -c, c), -1, 1)
         y      <- clip(r + gamma * min_i Q'_i(s', g, a'), -1 / (1 - gamma), 0)
+                  (the minimum of all critics or of some; see `TD3Config`)
         critics: minimise sum_i mean (Q_i(s, g, a) - y)^2
         every `actor_period` updates:
-            actor:   minimise mean -Q_1(s, g, pi(s, g)), with the critics just updated
+            actor:   minimise mean -Q_1(s, g, pi(s, g)) + c * mean pi(s, g)^2, with the critics
+                     just updated
             targets: (Q'_i, pi') <- (1 - tau) (Q'_i, pi') + tau (Q_i, pi)
     behaviour: as DDPG's
 
-The clip of y to the range of returns is HER's, not TD3's; there is no terminal mask.
+The clip of y to the range of returns and the penalty, c = 0 by default, are HER's, not TD3's; there
+is no terminal mask.
 
 References:
   Fujimoto et al. 2018 (arXiv:1802.09477), algorithm 1;

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from her_jax.audit.relabelling import Claim, Scorer
+from her_jax.audit.relabelling import Claim, Scorer, scored
 from her_jax.errors import UserError
 from her_jax.types import Episode
 
@@ -138,8 +138,8 @@ def identity_mismatches(replay: Foreign, reward: Scorer) -> int:
     after = np.asarray(replay.episodes.achieved_goal)[:, 1:]
     goals = np.broadcast_to(np.asarray(replay.episodes.desired_goal)[:, None], after.shape)
     size = after.shape[-1]
-    paid = np.asarray(reward(after.reshape(-1, size), goals.reshape(-1, size)))
-    return int((~np.isclose(replay.reward.reshape(-1), paid, rtol=1e-5, atol=1e-6)).sum())
+    rows = after.reshape(-1, size), goals.reshape(-1, size), replay.reward.reshape(-1)
+    return int((~scored(reward, *rows)).sum())
 
 
 def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreign:

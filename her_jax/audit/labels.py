@@ -9,9 +9,10 @@
                                       at rest, or the policy reaches hindsight goals on purpose
                                       and still misses the requested ones, which the data covers
 
-A bug of the reward explains a low success by itself, so the two labels that explain low success
-otherwise are withheld while it is there. A healthy run has no label, and neither has one that has
-merely not been trained for long enough: `low_success` says so.
+A bug of the reward explains a low success by itself, so evidence that rests on low success is
+withheld while it is there; a goal that jitters or is not grounded is named beside it. A healthy run
+has no label, and neither has one that has merely not been trained for long enough: `low_success`
+says so.
 """
 
 from __future__ import annotations

@@ -76,13 +76,15 @@ def measure(
     Returns:
       Episodes, outcomes and these numbers. Distances are in the goal's units.
 
-        hindsight_ratio: relabelled share of the drawn rows.
+        hindsight_ratio: relabelled share of the drawn rows, with those that are given a goal that
+          another episode was asked for, which are no hindsight rows below.
         replayed_reward: mean reward of the drawn rows, which the learner sees.
         identity_mismatches: drawn rows whose reward under the requested goal differs between a
           whole batch and one row at a time.
         goal_coverage: share of the cells of the requested region that stored states achieved after
-          leaving their episode's start by half a tolerance; cells are at most one tolerance wide.
-          NaN if there are more than `MAX_CELLS`.
+          leaving their episode's start by half a tolerance; cells are at most one tolerance wide,
+          but for a coordinate in which the region is thin, see `_cells`. NaN if there are more than
+          `MAX_CELLS`.
         goal_distribution_distance: Wasserstein-1 distance between achieved and requested goals,
           mean over coordinates.
         achieved_goal_spread, requested_goal_spread: standard deviation, mean over coordinates.
@@ -202,19 +204,24 @@ def _share(values: jax.Array, chosen: jax.Array) -> jax.Array:
 def _identity_mismatches(
     env: GoalEnv, config: Config, replay: buffer.BufferState, key: Key
 ) -> jax.Array:
-    """Rows whose unchanged goal is not paid as the environment pays one step at a time."""
+    """Rows whose unchanged goal is not paid as the environment pays one step at a time.
+
+    Nor as it would if the achieved goal were a unit in the last place nearer or farther: programs
+    that compute a distance in different orders may find one on different sides of the tolerance.
+    """
     sample_key, label_key = jax.random.split(key)
     steps = buffer.sample(replay, sample_key, SAMPLED_ROWS)
     unchanged = dataclasses.replace(config, replay=dataclasses.replace(config.replay, k=0.0))
     _, reward = train.replayed(env, unchanged, replay, steps, label_key)
-    paid = jax.lax.map(
-        lambda step: env.reward(
-            replay.episodes.achieved_goal[step.episode, step.time + 1],
-            replay.episodes.desired_goal[step.episode],
-        ),
-        steps,
-    )
-    return jnp.sum(~(jnp.abs(paid - reward) <= 1e-5))
+
+    def paid(step: Moment) -> jax.Array:
+        achieved = replay.episodes.achieved_goal[step.episode, step.time + 1]
+        goal = replay.episodes.desired_goal[step.episode]
+        nearer, farther = (jnp.nextafter(achieved, x) for x in (goal, 2 * achieved - goal))
+        return jnp.stack([env.reward(place, goal) for place in (achieved, nearer, farther)])
+
+    agree = jnp.abs(jax.lax.map(paid, steps) - reward[:, None]) <= 1e-5
+    return jnp.sum(~agree.any(axis=-1))
 
 
 def _recommanded(

@@ -220,14 +220,14 @@ def check(
         ),
         "requested": ~claim.relabelled & ~_equal(goals, held.desired_goal[episode]),
         "provenance": claim.relabelled & ~allowed,
-        "reward": ~_scored(reward, after, goals, claim.reward),
+        "reward": ~scored(reward, after, goals, claim.reward),
         "finite": ~_finite(claim),
     }
     if bounds is not None:
         lowest, highest = map(np.asarray, bounds)
         violations["workspace"] = ~((goals >= lowest) & (goals <= highest)).all(-1)
     if claim.terminated is not None and success is not None:
-        violations["terminated"] = ~_scored(success, after, goals, claim.terminated)
+        violations["terminated"] = ~scored(success, after, goals, claim.terminated)
     chances = np.full(len(goals), probability) if at_most else probability * share
     return Report(violations, float(np.mean(claim.relabelled)), chances, at_most)
 
@@ -470,17 +470,27 @@ def _in_episode(
     return (there & allowed).any(-1), allowed.sum(-1) / np.maximum(places.sum(-1), 1)
 
 
-def _scored(
+def scored(
     scorer: Scorer, achieved: np.ndarray, goals: np.ndarray, claimed: np.ndarray
 ) -> np.ndarray:
     """Rows [B] whose value is the scorer's, as far as numbers of that precision can tell."""
     right = np.isclose(claimed, np.asarray(scorer(achieved, goals)), rtol=1e-5, atol=1e-6)
     if right.all():
         return right
-    for towards in (goals, achieved + (achieved - goals)):
-        place = np.nextafter(achieved, towards)
-        right |= np.isclose(claimed, np.asarray(scorer(place, goals)), rtol=1e-5, atol=1e-6)
-    return right
+    near = np.isclose(claimed, rounded(scorer, achieved, goals), rtol=1e-5, atol=1e-6)
+    return np.any(near, axis=0)
+
+
+def rounded(scorer: Scorer, achieved: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    """The scorer's values [3, B] as is, and a unit in the last place nearer to and off the goals.
+
+    Programs that compute a distance in different orders may find one on different sides of a
+    threshold. Of goals that are no floating-point numbers as they are only, [1, B].
+    """
+    if achieved.dtype.kind != "f":
+        return np.asarray(scorer(achieved, goals))[None]
+    places = (achieved, *(np.nextafter(achieved, x) for x in (goals, 2 * achieved - goals)))
+    return np.stack([np.asarray(scorer(place, goals)) for place in places])
 
 
 def _equal(claimed: np.ndarray, stored: np.ndarray) -> np.ndarray:

@@ -73,20 +73,22 @@ def _right_returns(
 ) -> np.ndarray:
     """Rows [B] whose n-step return, discount and last observation are those of the stored episode.
 
-    Every reward on the way is computed anew under the goal of the row.
+    Every reward on the way is computed anew under the goal of the row, as far as numbers of that
+    precision can tell.
     """
     horizon, gamma = held.action.shape[1], config.agent.discount
     row = np.arange(len(claim.reward))
-    total, factor = np.zeros(len(row)), np.ones(len(row))
+    least, most, factor = np.zeros(len(row)), np.zeros(len(row)), np.ones(len(row))
     end = np.clip(claim.time, 0, horizon)  # the rule `stored` is about others
     for _ in range(config.replay.n_step):
         going = end < horizon
         after = held.achieved_goal[row, np.minimum(end + 1, horizon)]
-        total += np.where(going, factor * reward(after, claim.desired_goal), 0.0)
+        paid = np.where(going, factor * relabelling.rounded(reward, after, claim.desired_goal), 0.0)
+        least, most = least + paid.min(0), most + paid.max(0)
         factor *= np.where(going, gamma, 1.0)
         end += going
     return (
-        np.isclose(way.reward, total, rtol=1e-4, atol=1e-5)
+        np.isclose(way.reward, np.clip(way.reward, least, most), rtol=1e-4, atol=1e-5)
         & np.isclose(way.discount, factor, rtol=1e-4)
         & (np.asarray(way.next_observation) == held.observation[row, end]).all(-1)
     )

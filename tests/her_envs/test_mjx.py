@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import types
 
@@ -228,6 +229,14 @@ def test_a_broken_episode_never_enters_the_buffer(toy):
     stored = state.buffer.episodes.desired_goal[:8]
     assert 0 < float(metrics["broken_episodes"]) < 1
     assert (np.asarray(stored[:, 0]) >= 0).all()
+    everywhere = dataclasses.replace(
+        toy, tolerance=10.0
+    )  # whole episodes succeed, broken ones fail
+    _, lenient, _ = train.cycle(
+        Breaking(everywhere), agent, config, train.init(env, agent, config, jax.random.key(0))
+    )
+    succeeded, broke = lenient["exploring_requested_goal_success"], lenient["broken_episodes"]
+    assert float(succeeded) == 1 - float(broke) < 1
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.buffer.episodes))
     assert np.isfinite(state.normalizer.mean["observation"]).all()
     assert int(state.env_steps) == 8 * toy.horizon

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import her_envs
-from conftest import ddpg, with_
+from conftest import ddpg, same, with_
 from her_envs.repeat import Repeated
 from her_jax import rollout, train
 from her_jax.agents import DDPG
@@ -60,6 +60,9 @@ def test_make_holds_actions_and_asks_for_one_goal():
     for bad in (0, 3):
         with pytest.raises(UserError, match="action_repeat"):
             her_envs.make("FetchPush", action_repeat=bad)
+    for made in (env, her_envs.make("BitFlip", n=4), her_envs.make("FetchPush")):
+        key = jax.random.key(0)
+        assert same(made.reset(key), made.begin(made.draw(key)))
     single = her_envs.make("FetchPickAndPlace", goal="single")
     starts = jax.vmap(single.draw)(jax.random.split(jax.random.key(0), 20))
     goals = np.asarray(starts.desired_goal)

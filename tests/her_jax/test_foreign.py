@@ -200,6 +200,25 @@ def test_rows_in_another_precision_than_storage_are_no_defect(tmp_path):
     assert report.clean
 
 
+def test_rewards_that_are_right_but_for_rounding_are_no_defect():
+    """Paid for goals in float64 that float32 rounds across the tolerance; twice as far is wrong."""
+    edge = np.float32(0.5)
+    for units, wrong in ((1, 0), (3, 1)):
+        beyond = edge
+        for _ in range(units):
+            beyond = np.nextafter(beyond, np.float32(1))
+        stored = episodes()
+        achieved, goals = np.array(stored.achieved_goal), np.array(stored.desired_goal)
+        goals[0] = 0
+        achieved[0, 1] = (beyond, 0)
+        stored = stored._replace(achieved_goal=achieved, desired_goal=goals)
+        paid = sparse(achieved[:, 1:], goals[:, None])
+        assert paid[0, 0] == -1
+        paid[0, 0] = 0
+        replay = foreign.Foreign(stored, honest(stored, pay=sparse), paid)
+        assert foreign.identity_mismatches(replay, sparse) == wrong
+
+
 @pytest.mark.parametrize("content", ["empty", "npy", "text"])
 def test_files_of_another_kind_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "replay.npz"

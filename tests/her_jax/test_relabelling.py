@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,8 @@ def test_a_goal_that_is_near_in_another_episode_only_is_not_called_near():
     """What its own episode says comes first; a goal that it never achieved is looked for in all."""
     ones = np.ones((2, 3, 1))
     places = np.array([[[0.0], [3.0], [6.0], [9.0]], [[3.0], [3.5], [8.0], [9.5]]])
-    stored = Episode(places, places, np.full((2, 1), 20.0), ones, np.zeros((2, 0)))
+    arrays: Any = (places, places, np.full((2, 1), 20.0), ones, np.zeros((2, 0)))
+    stored = Episode(*arrays)
 
     def cause(goal: float) -> str:
         claim = audit.row(stored, time=2, goal=goal, reward=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 
 from conftest import SILENT, ddpg, learn, with_
 from her_jax import agents, buffer, normalizer, train
+from her_jax.audit import relabelling, replay
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import Episode, Moment
@@ -105,3 +107,32 @@ def test_the_auditor_recomputes_them(config, tmp_path, monkeypatch, honest):
     monkeypatch.setattr(train, "returns", functools.partial(stale_goals, train.returns))
     with pytest.raises(UserError, match="return: a reward of the n-step return"):
         run.start()
+
+
+@pytest.mark.parametrize(("units", "right"), [(1, True), (3, False)])
+def test_a_reward_on_the_way_may_be_rounded_otherwise(config, units, right):
+    """The second of two steps ends on the tolerance, or some units in the last place beyond it."""
+    env = PointEnv()
+    config = with_(config, n_step=2)
+    edge = np.float32(env.tolerance)
+    for _ in range(units):
+        edge = np.nextafter(edge, np.float32(1))
+    achieved = np.ones((1, env.horizon + 1, 2), np.float32)
+    achieved[0, 2] = (edge, 0)
+    held: Any = train.example_episode(env)._asdict()
+    held = {name: np.asarray(x)[None] for name, x in held.items()} | {"achieved_goal": achieved}
+    held = Episode(**held)
+    goal = np.zeros(2, np.float32)
+    claim = relabelling.row(held, time=0, goal=goal, reward=-1.0, relabelled=False)
+    gamma = config.agent.discount
+    way = train.Returns(
+        reward=jnp.array([-1.0 + gamma * 0.0]),
+        discount=jnp.array([gamma**2]),
+        next_observation=held.observation[:, 2],
+    )
+
+    def pay(achieved: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        return -(np.abs(achieved - goals)[:, 0] > np.float32(env.tolerance)).astype(np.float32)
+
+    (found,) = replay._right_returns(config, pay, held, claim, way)
+    assert found == right

@@ -253,6 +253,22 @@ def test_success_is_measured_where_the_judge_says(toy, config, tmp_path):
     assert (judged.evaluate(state, goals.starts).distance > 0.79).all()
 
 
+def test_what_does_not_score_itself_needs_a_judge(toy, config, tmp_path):
+    """Or its record would name physics that did not score it."""
+    for change in ({"physics": "warp"}, {"model": "fast"}, {"scored_on": "warp"}):
+        other = with_(config, **change)
+        with pytest.raises(UserError, match="judge: none given, and success is measured on"):
+            run(toy, other, tmp_path / "run")
+        assert Run(toy, other, tmp_path / "run", SILENT, judge=toy).judge is toy
+
+
+def test_steps_that_cannot_be_counted_are_refused(toy, config, tmp_path):
+    """A budget that whole epochs would carry beyond 32 bits."""
+    for steps in (2**31, 2**31 - 1):
+        with pytest.raises(UserError, match=f"env_steps: {steps} must be below"):
+            run(toy, with_(config, env_steps=steps), tmp_path / "run")
+
+
 def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(config, tmp_path):
     greedy = PointEnv(bytes_per_env=10**12)
     with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):

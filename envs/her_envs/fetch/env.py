@@ -160,7 +160,7 @@ class FetchEnv:
         )
 
     def reset(self, key: Key) -> FetchState:
-        """Draws an object position and a goal, and starts there; consumes `key`."""
+        """Draws an object position and a goal, and begins there; consumes `key`."""
         return self.begin(self.draw(key))
 
     def begin(self, start: Start) -> FetchState:
@@ -206,6 +206,8 @@ class FetchEnv:
     def restore(self, integration_state: ArrayLike, desired_goal: ArrayLike) -> FetchState:
         """Goes on from recorded simulator states; not under jit.
 
+        On `native` physics exactly; see `Physics.restore` of the others.
+
         Args:
           integration_state: float64 [..., n] NumPy rows of `mjSTATE_INTEGRATION`.
           desired_goal: [..., 3] metres.
@@ -214,7 +216,7 @@ class FetchEnv:
           State with the same leading dimensions, for `jax.vmap(env.step)`.
 
         Raises:
-          UserError: if the rows are not float64, or a shape does not fit.
+          UserError: if a shape does not fit, or, on `native` physics, the rows are not float64.
         """
         physics, values = self.physics.restore(integration_state)
         return self._state(physics, values, _goal(desired_goal, values))
@@ -228,7 +230,7 @@ class FetchEnv:
           desired_goal: [..., 3] metres.
 
         Raises:
-          UserError: if the arrays are not float64, or a shape does not fit.
+          UserError: if a shape does not fit, or, on `native` physics, the arrays are not float64.
         """
         physics, values = self.physics.state_at(qpos, qvel)
         return self._state(physics, values, _goal(desired_goal, values))
