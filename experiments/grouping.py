@@ -22,6 +22,12 @@ THRESHOLD = 0.9
 SWEEP = "sweep.json"
 """What tells the folder of a sweep from that of a run."""
 
+SUMMARISED = (
+    *("seed", "env_steps", "wall_s", "no_action_success", "distance_threshold"),
+    *("requested_goal_success", "requested_goal_success_best"),
+)
+"""Figures of a summary that tables show."""
+
 SHOWN = 3
 """Settings that a label names before it only counts them."""
 
@@ -167,8 +173,33 @@ def finished(runs: Sequence[Path]) -> list[Path]:
 
 
 def column(run: Path, field: str) -> list[Any]:
-    """One figure of every epoch."""
-    return [line[field] for line in metrics.read(run)]
+    """One figure of every epoch.
+
+    Raises:
+      UserError: if an epoch lacks it.
+    """
+    lines = metrics.read(run)
+    for line in lines:
+        _require_number(run / metrics.METRICS, line, field)
+    return [line[field] for line in lines]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """The summary of a finished run.
+
+    Raises:
+      UserError: if it lacks one of `SUMMARISED`.
+    """
+    path = run / metrics.SUMMARY
+    values = metrics.read_json(path)
+    for field in SUMMARISED:
+        _require_number(path, values, field)
+    return values
+
+
+def _require_number(path: Path, values: dict[str, Any], field: str) -> None:
+    if not isinstance(values.get(field), int | float):
+        raise UserError(f"run: {path} holds no number for {field}; restore it or train again")
 
 
 def reached(runs: Sequence[Path], field: str = "env_steps") -> list[int | None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,20 @@ def open_run(folder: Path, scored_on: str | None = None) -> Run:
         env = dataclasses.replace(config.env, scored_on=scored_on)
         config = dataclasses.replace(config, env=env)
     return bind(config, folder)
+
+
+@contextlib.contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Names the option whose file could not be written.
+
+    Raises:
+      UserError: in place of any `OSError` inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{option}: {path} cannot be written ({reason}); name another") from None
 
 
 def report(values: dict[str, Any]) -> None:

@@ -71,6 +71,8 @@ def main(
     if csv is not None and csv.suffix != ".csv":
         raise UserError(f"csv: {csv} is no .csv file; name one")
     runs = tuple(run for folder in runs for run in grouping.members(folder))
+    if csv is not None:
+        write_csv(runs, csv, by)
     where = out or (runs[0] / CURVE if len(runs) == 1 else Path("curves.png"))
     if against is None:
         curves(runs, where, by)
@@ -78,8 +80,6 @@ def main(
         over_setting(runs, where, against, by)
     if table:
         launch.console.print(summary_table(runs, by), markup=False)
-    if csv is not None:
-        write_csv(runs, csv, by)
     launch.console.print(f"wrote {where}")
 
 
@@ -172,7 +172,7 @@ def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
     lines = []
     for seeds in grouping.alike(runs, by):
         for run in seeds.runs:
-            summary = metrics.read_json(run / metrics.SUMMARY) if grouping.finished([run]) else {}
+            summary = grouping.summary(run) if grouping.finished([run]) else {}
             task, agent = seeds.settings["task"], seeds.settings["agent"]
             seed = launch.read_config(run).seed
             origin = dict(zip(_ORIGIN, (task, agent, seeds.label, seed), strict=True))
@@ -184,8 +184,9 @@ def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
     writer = DictWriter(text, _ORIGIN + _FIGURES + _SOURCE, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    metrics.write_text(out, text.getvalue())
+    with launch.writing("csv", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        metrics.write_text(out, text.getvalue())
 
 
 def curve(panel: Axes, seeds: Seeds, color: Any) -> None:
@@ -239,7 +240,7 @@ def _points(
 def floors(panel: Axes, members: Sequence[Seeds]) -> None:
     """What doing nothing scores, a dotted line for each value."""
     scores = {
-        metrics.read_json(run / metrics.SUMMARY)["no_action_success"]
+        grouping.summary(run)["no_action_success"]
         for seeds in members
         for run in grouping.finished(seeds.runs)
     }
@@ -251,7 +252,7 @@ def _row(seeds: Seeds) -> str:
     """One line of the table; seeds that did not finish are named, not scored."""
     finished = grouping.finished(seeds.runs)
     left_out = [str(launch.read_config(run).seed) for run in seeds.runs if run not in finished]
-    summaries = [metrics.read_json(run / metrics.SUMMARY) for run in finished]
+    summaries = [grouping.summary(run) for run in finished]
     scored = ", ".join(str(summary["seed"]) for summary in summaries)
     names = scored + (f" (unfinished: {', '.join(left_out)})" if left_out else "")
     cells = [seeds.title.partition(",")[0], seeds.label or "-", names.strip()]
@@ -303,8 +304,9 @@ def _save(figure: Figure, out: Path) -> None:
             panel.legend(
                 fontsize="small", ncols=1 + len(panel.get_legend_handles_labels()[1]) // 12
             )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
+    with launch.writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=120)
 
 
 if __name__ == "__main__":

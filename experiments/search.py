@@ -53,6 +53,10 @@ VALIDATION_SEED = 1
 """Seed of the validation goals; the held-out sets of published figures have 0."""
 
 
+_OUTCOMES = ("score", "final", "env_steps", "seconds", "commit")
+"""Columns of a study beside the settings."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """One line of a study.
@@ -177,16 +181,20 @@ def distributions(optuna: Any) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[Trial]:
-    """The trials of a study; none if the file does not exist.
+    """The trials of a study; none if the file does not exist or is empty.
 
     Raises:
       UserError: if the file is no study of this space.
     """
     if not path.exists():
         return []
+    columns = [*SPACE, *_OUTCOMES]
     by_text = {name: {str(value): value for value in values} for name, values in SPACE.items()}
     try:
         with path.open(newline="") as file:
+            lines = csv.DictReader(file)
+            if lines.fieldnames is not None and list(lines.fieldnames) != columns:
+                raise ValueError(f"its columns are not {', '.join(columns)}")
             return [
                 Trial(
                     {name: by_text[name][row[name]] for name in SPACE},
@@ -196,7 +204,7 @@ def read(path: Path) -> list[Trial]:
                     float(row["seconds"]),
                     row["commit"],
                 )
-                for row in csv.DictReader(file)
+                for row in lines
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"out: {path} is no study of this space ({error}); name another") from None
@@ -211,7 +219,7 @@ def append(path: Path, trial: Trial) -> None:
         "seconds": f"{trial.seconds:.0f}",
         "commit": trial.commit,
     }
-    new = not path.exists()
+    new = not path.exists() or not path.stat().st_size
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")

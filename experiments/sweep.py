@@ -397,6 +397,10 @@ def read(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"sweep: {folder / grouping.SWEEP} lacks {', '.join(sorted(missing))}; restore it"
         )
+    settings, parts = values["settings"], {"changes", "config"}
+    whole = isinstance(settings, list) and settings
+    if not whole or not all(isinstance(x, dict) and parts <= x.keys() for x in settings):
+        raise UserError(f"sweep: {folder / grouping.SWEEP} names no whole settings; restore it")
     return values
 
 

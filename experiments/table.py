@@ -108,15 +108,15 @@ def _conditions(run: Path) -> dict[str, Any]:
     """
     if not (run / metrics.SUMMARY).is_file():
         raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
-    summary = metrics.read_json(run / metrics.SUMMARY)
-    if "costs" not in summary:
+    summary = grouping.summary(run)
+    if not {"costs", "no_action_costs", "versions", "physics"} <= summary.keys():
         raise UserError(f"run: {run} is of an older version, without costs; train it again")
     budget = launch.read_config(run).train.env_steps
     return {"env_steps": budget, "mujoco": summary["versions"]["mujoco"]}
 
 
 def _summaries(seeds: Seeds) -> list[dict[str, Any]]:
-    return [metrics.read_json(run / metrics.SUMMARY) for run in seeds.runs]
+    return [grouping.summary(run) for run in seeds.runs]
 
 
 def _within(seeds: Seeds, tolerance: float) -> str:

@@ -7,6 +7,7 @@ still be reading.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,21 @@ def save(folder: Path, epoch: int, state: TrainState, about: dict[str, Any]) -> 
         )
 
 
-def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState, dict[str, Any]]:
+def restore(
+    folder: Path, like: TrainState, require: Callable[[dict[str, Any]], None]
+) -> tuple[int, TrainState, dict[str, Any]]:
     """The latest checkpoint.
 
     Args:
       folder: run folder.
       like: a state, or its `jax.eval_shape`, of the same configuration.
-      task: environment that the caller expects the checkpoint to be of.
+      require: is given the plain values before the state is read, and raises if they do not suit.
 
     Returns:
       Epoch, state, and the plain values saved with it.
 
     Raises:
-      UserError: if there is no checkpoint, or it is of another task or another shape.
+      UserError: if there is no checkpoint, or it is damaged or of another shape.
     """
     where = folder / FOLDER
     if not where.is_dir():
@@ -58,12 +61,8 @@ def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState,
         epoch = manager.latest_step()
         if epoch is None:
             raise UserError(f"checkpoint: {where} is empty; train again, in a new folder")
-        about = _restore(manager, folder, epoch, about=ocp.args.JsonRestore())["about"]
-        if about["task"] != task:
-            raise UserError(
-                f"checkpoint: {folder} is of task {about['task']!r}, not {task!r}; "
-                f"use a run of {task!r}"
-            )
+        about = dict(_restore(manager, folder, epoch, about=ocp.args.JsonRestore())["about"])
+        require(about)
         savable = jax.eval_shape(lambda tree: jax.tree.map(_savable, tree), like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, savable)
         # Arrays of a device that is not there, a GPU's on a laptop, come to the first one.
@@ -71,7 +70,7 @@ def restore(folder: Path, like: TrainState, task: str) -> tuple[int, TrainState,
         arguments = ocp.args.StandardRestore(abstract, fallback_sharding=here)
         restored = _restore(manager, folder, epoch, state=arguments)
     state = jax.tree.map(lambda x, saved: saved if x.size else _empty(x), like, restored["state"])
-    return epoch, state, dict(about)
+    return epoch, state, about
 
 
 def _savable(x: jax.Array) -> jax.Array:

@@ -497,8 +497,11 @@ class Config:
         to what the code did before.
 
         Raises:
-          UserError: if a part is missing, or a field is unknown.
+          UserError: if a part is missing, a field is unknown, or a value is of another type.
         """
+        for part in ("env", "train", "replay", "agent", "normalizer"):
+            if not isinstance(values.get(part), dict):
+                raise UserError(f"config: it holds no settings of {part}; restore it")
         try:
             agent = dict(values["agent"])
             parts = {
@@ -509,9 +512,12 @@ class Config:
                 "normalizer": NormalizerConfig,
             }
             values = values | {"agent": agent}
+            for name, part in parts.items():
+                _require_types(name, part, values[name])
+            _require_types("", cls, {"seed": values["seed"]})
             nested = {name: part(**_tuples(values[name])) for name, part in parts.items()}
             return cls(seed=values["seed"], **nested)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError) as error:
             raise UserError(
                 f"config: {error} does not fit this version; retrain, or check out the run's commit"
             ) from error
@@ -524,6 +530,20 @@ _CHANGEABLE = (
 )
 """Settings that do not change what a checkpoint is: it may be read with others. Of a plugin the
 checkpoint knows the hash, which counts, and not the place."""
+
+
+_TYPES = {bool: "truth value", int: "whole number", float: "number", str: "text", tuple: "list"}
+"""Type of a setting -> what its values are called."""
+
+
+def _require_types(part: str, kind: Any, values: dict[str, Any]) -> None:
+    """Refuses values of another type than a setting's default; whole numbers are numbers too."""
+    for field in dataclasses.fields(kind):
+        wanted, value = type(field.default), values.get(field.name, field.default)
+        found = tuple if isinstance(value, list) else type(value)
+        if wanted in _TYPES and found is not wanted and (wanted, found) != (float, int):
+            name = f"{part}.{field.name}".strip(".")
+            raise UserError(f"config: {name}: {value!r} is no {_TYPES[wanted]}; restore it")
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,10 @@ SIZE = 1000
 """Starts in each of the sets that come with the environments."""
 
 
+MOST = 10_000
+"""Episodes of a set at most: all of an evaluation are played side by side."""
+
+
 class GoalSet(NamedTuple):
     """E held-out starts.
 
@@ -71,7 +75,13 @@ def held_out_keys(episodes: int, seed: int = 0) -> Key:
 
 
 def draw(env: GoalEnv, episodes: int, seed: int = 0) -> GoalSet:
-    """A new set from the task's own distribution."""
+    """A new set from the task's own distribution.
+
+    Raises:
+      UserError: if that are more than `MOST`.
+    """
+    if episodes > MOST:
+        raise UserError(f"episodes: {episodes} are more than memory should hold; at most {MOST}")
     starts = jax.jit(jax.vmap(env.draw))(held_out_keys(episodes, seed))
     return _named(env, jax.tree.map(np.asarray, starts))
 

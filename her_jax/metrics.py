@@ -53,15 +53,19 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a file of a run folder.
 
     Raises:
-      UserError: if it is missing or not JSON.
+      UserError: if it is missing, cannot be read or is not JSON.
     """
     try:
         values = json.loads(path.read_text())
@@ -72,6 +76,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(
             f"run: {path.parent} holds no {path.name}; give a folder that train.py made"
         ) from None
+    except OSError as error:
+        raise UserError(f"run: {path} cannot be read ({error.strerror}); restore it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"run: {path} is not valid JSON ({error}); restore or retrain") from None
 
@@ -87,7 +93,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """All epochs' lines, oldest first.
 
     Raises:
-      UserError: if there are none.
+      UserError: if there are none, or one is damaged.
     """
     records = _records(folder)
     if not records:
@@ -96,7 +102,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def rewind(folder: Path, epoch: int) -> None:
-    """Drops the lines after `epoch`, which a resumed run will write again."""
+    """Drops the lines after `epoch`, which a resumed run will write again.
+
+    Raises:
+      UserError: if a line is damaged; none is dropped then.
+    """
     kept = [record for record in _records(folder) if record["epoch"] <= epoch]
     write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
 
@@ -104,5 +114,21 @@ def rewind(folder: Path, epoch: int) -> None:
 def _records(folder: Path) -> list[dict[str, Any]]:
     """The complete lines; the last one may have been cut short by a crash."""
     path = folder / METRICS
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"run: {path} cannot be read ({error.strerror}); restore it") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+                raise ValueError("no figures of an epoch")
+        except ValueError as error:  # of JSON and of UTF-8 too
+            if number == len(lines):
+                break
+            raise UserError(f"run: {path}, line {number}: {error}; restore it") from None
+        records.append(record)
+    return records

@@ -193,7 +193,16 @@ class Run:
             settings than the configuration's, or for another goal than the environment's.
         """
         like = jax.eval_shape(self._init, jax.random.key(0))
-        epoch, state, about = checkpoint.restore(self.folder, like, self.config.env.task)
+        return checkpoint.restore(self.folder, like, self._require_own)
+
+    def _require_own(self, about: dict[str, Any]) -> None:
+        """Refuses the plain values of a checkpoint that is not this run's."""
+        trained, task = about["task"], self.config.env.task
+        if trained != task:
+            raise UserError(
+                f"checkpoint: {self.folder} is of task {trained!r}, not {task!r}; "
+                f"use a run of {task!r}"
+            )
         evaluate.require_same_goal(about["goal"], self.env.goal_spec)
         _require_same_settings(about.get("settings", {}), self.config.lasting(), self.folder)
         if about.get("plugin_sha256", "") != plugin_hash(self.folder):
@@ -201,7 +210,6 @@ class Run:
                 f"plugin: {self.folder / PLUGIN} is not the file that the checkpoint was trained "
                 "with; restore it"
             )
-        return epoch, state, about
 
     def evaluate(self, state: train.TrainState, starts: Any) -> evaluate.Outcome:
         """Outcome of the greedy policy from held-out starts [E, ...]."""

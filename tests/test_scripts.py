@@ -326,6 +326,10 @@ def test_render_and_plot(trained):
         ("train fetch-push --env-steps -3", "env_steps: -3 is not positive; --help shows"),
         ("plot", "runs: none given"),
         ("plot nowhere", "run: nowhere is no folder"),
+        ("plot run --out run/config.json/x.png", "out: run/config.json/x.png cannot be written"),
+        ("plot run --csv run/config.json/x.csv", "csv: run/config.json/x.csv cannot be written"),
+        ("evaluate run --physics cuda", "physics: 'cuda' cannot score; choose one of native, warp"),
+        ("evaluate flipped --episodes 1000000000", "episodes: 1000000000 are more than memory"),
     ],
 )
 @pytest.mark.usefixtures("flipped")
@@ -336,6 +340,32 @@ def test_bad_input_gets_one_line_and_changes_nothing(trained, words, message):
     assert message in printed
     assert len(printed.strip().splitlines()) == 1, printed
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("metrics.jsonl", '"requested_goal_success": ', '"requested": ', "no number for req"),
+        (
+            "metrics.jsonl",
+            '"env_steps": ',
+            '"env_steps": "a", "b": ',
+            "no number for env_steps",
+        ),
+        ("summary.json", '"no_action_success"', '"nothing"', "no number for no_action_success"),
+        (
+            "config.json",
+            '"env_steps": ',
+            '"env_steps": "many", "b": ',
+            "train.env_steps: 'many'",
+        ),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(trained, tmp_path, file, old, new, message):
+    copy_of(trained / "run", tmp_path, file, old, new)
+    for words in (("plot", "run", "--table", "--out", "curve.png"), ("table", "run")):
+        printed = script(*words, folder=tmp_path, rc=2)
+        assert message in printed and len(printed.strip().splitlines()) == 1, printed
 
 
 def test_help_shows_every_setting(tmp_path):

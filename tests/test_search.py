@@ -79,9 +79,19 @@ def test_the_space_is_of_real_settings_and_holds_the_presets():
 
 
 def test_another_file_is_no_study(tmp_path):
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="is no study of this space"):
-        search.read(tmp_path / "other.csv")
+    for content in ("a,b\n1,2\n", "a,b\n", "just text\n"):
+        (tmp_path / "other.csv").write_text(content)
+        with pytest.raises(UserError, match="is no study of this space"):
+            search.read(tmp_path / "other.csv")
+
+
+def test_an_empty_file_is_a_new_study(tmp_path):
+    (tmp_path / "study.csv").touch()
+    values = {name: choices[0] for name, choices in search.SPACE.items()}
+    trial = search.Trial(values, score=0.5, final=0.5, env_steps=1, seconds=2.0, commit="c")
+    for count in (1, 2):
+        search.append(tmp_path / "study.csv", trial)
+        assert search.read(tmp_path / "study.csv") == [trial] * count
 
 
 @pytest.mark.parametrize(

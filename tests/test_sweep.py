@@ -182,6 +182,14 @@ def test_bad_input_gets_one_line(words, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("settings", [[], [{"changes": {}}], {}, None])
+def test_a_damaged_sweep_is_refused(tmp_path, settings):
+    whole = {"seeds": [0], "batch": "map", "against": None, "sittings": [], "settings": settings}
+    (tmp_path / "sweep.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match="names no whole settings; restore it"):
+        sweep.read(tmp_path)
+
+
 def test_bad_folders_get_one_line_and_are_untouched(swept, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in swept.rglob("*")}
     for words, message in (

@@ -2,7 +2,7 @@
 
 Command:   python experiments/train.py fetch-pick-and-place
 Hardware:  two CPU cores, no accelerator
-Time:      about 14 minutes on one core; 0.9 after 6 to 8
+Time:      about 14 minutes on one core; 0.9 after 5 to 8
 Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.2 M environment steps in the median,
            0.28 M at the latest, 1.0 at the end (three seeds)
 

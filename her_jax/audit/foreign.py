@@ -58,7 +58,8 @@ def load(path: Path) -> Foreign:
         with np.load(path) as file:
             arrays = dict(file)
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"replay: {path} is no .npz file ({error}); see docs/audit.md") from None
+        reason = "it holds no plain arrays" if "pickle" in str(error) else error
+        raise UserError(f"replay: {path} is no .npz file ({reason}); see docs/audit.md") from None
     claimed = [f"claim_{name}" for name in Claim._fields if name != "terminated"]
     missing = [name for name in (*_STORED, *claimed) if name not in arrays]
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -159,8 +160,11 @@ def test_checkpoint_of_another_task_is_refused(toy, config, copied):
 
 
 def test_checkpoint_of_another_shape_is_refused(toy, config, copied):
-    with pytest.raises(UserError, match="does not load"):
+    with pytest.raises(UserError, match=r"agent.hidden: the checkpoint was trained with \["):
         run(toy, with_(config, hidden=(8, 8)), copied).resume()
+    like = jax.eval_shape(run(toy, with_(config, hidden=(8, 8)), copied)._init, jax.random.key(0))
+    with pytest.raises(UserError, match="does not load"):  # one without settings
+        checkpoint.restore(copied, like, lambda about: None)
 
 
 def test_missing_checkpoints_are_named(toy, config, tmp_path):

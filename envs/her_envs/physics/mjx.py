@@ -59,7 +59,7 @@ planes); and for how many of those there is room however few the simulations are
 _WORKING_MEMORY = {"gpu": 1.35, "tpu": 145.0}
 """Platform -> what a compiled epoch works in for each byte of its simulations' data.
 
-By `benchmarks/ahead_of_time.py` 1.08 to 1.32 on an H100, and 140 on a TPU v5e, whose tiles pad
+By `benchmarks/ahead_of_time.py` 1.08 to 1.32 on an H100, and 133 on a TPU v5e, whose tiles pad
 small arrays (one program, of 512 environments). Others were not measured."""
 
 _SOLVER_LIMITS = ("ITERATIONS", "LS_ITERATIONS")
