@@ -69,12 +69,12 @@ def test_bad_settings_get_one_line(words, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_efficient_preset_is_sac_with_twice_the_updates():
-    """As its committed sweeps were made."""
+def test_the_efficient_preset_is_sac():
+    """As its committed runs were made."""
     for words in (
-        "fetch-push --env-steps 140000 --min-displacement 0.01 --target-entropy-per-action 0",
-        "fetch-pick-and-place --env-steps 260000 --min-displacement 0",
+        "fetch-push --env-steps 200000 --min-displacement 0.01 --target-entropy-per-action 0",
+        "fetch-pick-and-place --env-steps 260000 --min-displacement 0 --updates-per-cycle 200",
     ):
         task, *options = words.split()
-        options += ["--algorithm", "sac", "--updates-per-cycle", "200"]
+        options += ["--algorithm", "sac"]
         assert presets.load("efficient", task) == train.parse([task, *options]).config

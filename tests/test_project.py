@@ -262,7 +262,7 @@ def test_what_the_pages_say_of_slide_is_in_its_runs():
     assert f"the seeds stand at {listed(million, '.3f')}, because" in pages
     assert f"first at 0.80 after {listed(first, ',')} steps" in pages
     assert f"last ten evaluations are {listed(last_ten, '.3f')}" in pages
-    assert f"the best ones {listed(best, '.2f')}." in pages
+    assert f"the best ones {listed(best, '.3f')}." in pages
     measured = [
         json.loads(path.read_text())
         for path in sorted(table.REFERENCE.glob("fetch-slide-seed*/evaluation.json"))
