@@ -85,13 +85,15 @@ def record(
     launch.status.print(f"compiling, then filming {episodes} episodes ...")
     film = jax.jit(functools.partial(_states, run, state))
     partial = out.with_name("partial-" + out.name)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with launch.writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     fps = _FRAMES_PER_S / run.judge.steps_per_action
     with _ffmpeg(partial, width, height, fps) as writer:
         for start in _each(goal_set.standard(env, episodes).starts):
             for frame in her_envs.render.frames(env, film(start), width=width, height=height):
                 writer.send(np.ascontiguousarray(frame))
-    partial.replace(out)
+    with launch.writing("out", out):
+        partial.replace(out)
 
 
 def scene(env: GoalEnv) -> FetchEnv | None:

@@ -112,7 +112,11 @@ def main(
         train=dataclasses.replace(base.train, env_steps=env_steps),
     )
     preset = {name: look_up(base, name) for name in SPACE}
-    study, optuna = _study(read(out), seed, preset)
+    done = read(out)
+    with launch.writing("out", out):  # before any trial is made
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()
+    study, optuna = _study(done, seed, preset)
     for number in range(trials):
         asked = study.ask(distributions(optuna))
         trial = run_trial(configured(base, asked.params), asked.params, episodes)
@@ -220,7 +224,6 @@ def append(path: Path, trial: Trial) -> None:
         "commit": trial.commit,
     }
     new = not path.exists() or not path.stat().st_size
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if new:

@@ -117,9 +117,10 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        lines = path.read_bytes().splitlines()
+        text = path.read_bytes()
     except OSError as error:
         raise UserError(f"run: {path} cannot be read ({error.strerror}); restore it") from None
+    lines, whole = text.splitlines(), text.endswith(b"\n")
     records = []
     for number, line in enumerate(lines, 1):
         try:
@@ -127,7 +128,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 raise ValueError("no figures of an epoch")
         except ValueError as error:  # of JSON and of UTF-8 too
-            if number == len(lines):
+            if number == len(lines) and not whole:
                 break
             raise UserError(f"run: {path}, line {number}: {error}; restore it") from None
         records.append(record)

@@ -95,8 +95,11 @@ class Run:
         self.epoch_steps = episodes * episode_steps
         self.eval_steps = config.train.eval_episodes * episode_steps
         self.epochs = math.ceil(config.train.env_steps / self.epoch_steps)
-        if self.epochs * self.epoch_steps >= 2**31:
-            raise UserError(f"env_steps: {config.train.env_steps} must be below 2**31")
+        steps = self.epochs * self.epoch_steps
+        if steps >= 2**31:
+            raise UserError(
+                f"env_steps: {steps}, in whole epochs, must be below 2**31; ask for fewer"
+            )
         require_memory(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
@@ -178,10 +181,10 @@ class Run:
                 "ask for more than that with --env-steps"
             )
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
+        metrics.rewind(self.folder, epoch)  # first, because it refuses damaged lines
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
         for name in (metrics.SUMMARY, record.JSON, record.MARKDOWN, record.LOG):
             (self.folder / name).unlink(missing_ok=True)  # of the shorter run
-        metrics.rewind(self.folder, epoch)
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
         return epoch, state, about
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from her_jax import buffer, evaluate, train
+from her_jax.audit import relabelling
 from her_jax.config import Config
 from her_jax.rollout import Policy
 from her_jax.types import (
@@ -206,8 +207,7 @@ def _identity_mismatches(
 ) -> jax.Array:
     """Rows whose unchanged goal is not paid as the environment pays one step at a time.
 
-    Nor as it would if the achieved goal were a unit in the last place nearer or farther: programs
-    that compute a distance in different orders may find one on different sides of the tolerance.
+    Nor as it would for a goal achieved a rounding nearer or farther; see `relabelling.rounded`.
     """
     sample_key, label_key = jax.random.split(key)
     steps = buffer.sample(replay, sample_key, SAMPLED_ROWS)
@@ -217,8 +217,9 @@ def _identity_mismatches(
     def paid(step: Moment) -> jax.Array:
         achieved = replay.episodes.achieved_goal[step.episode, step.time + 1]
         goal = replay.episodes.desired_goal[step.episode]
-        nearer, farther = (jnp.nextafter(achieved, x) for x in (goal, 2 * achieved - goal))
-        return jnp.stack([env.reward(place, goal) for place in (achieved, nearer, farther)])
+        nudge = relabelling.rounding(achieved, goal)
+        places = (achieved, achieved + nudge, achieved - nudge)
+        return jnp.stack([env.reward(place, goal) for place in places])
 
     agree = jnp.abs(jax.lax.map(paid, steps) - reward[:, None]) <= 1e-5
     return jnp.sum(~agree.any(axis=-1))

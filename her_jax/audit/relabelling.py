@@ -482,15 +482,27 @@ def scored(
 
 
 def rounded(scorer: Scorer, achieved: np.ndarray, goals: np.ndarray) -> np.ndarray:
-    """The scorer's values [3, B] as is, and a unit in the last place nearer to and off the goals.
+    """The scorer's values [3, B] as is, and for goals achieved a rounding nearer and farther.
 
-    Programs that compute a distance in different orders may find one on different sides of a
-    threshold. Of goals that are no floating-point numbers as they are only, [1, B].
+    Programs that compute a distance in different orders or precisions may find one on different
+    sides of a threshold. Of goals that are no floating-point numbers as they are only, [1, B].
     """
     if achieved.dtype.kind != "f":
         return np.asarray(scorer(achieved, goals))[None]
-    places = (achieved, *(np.nextafter(achieved, x) for x in (goals, 2 * achieved - goals)))
-    return np.stack([np.asarray(scorer(place, goals)) for place in places])
+    a, g = achieved.astype(np.float32), goals.astype(np.float32)
+    nudge = rounding(a, g)
+    return np.stack([np.asarray(scorer(place, g)) for place in (a, a + nudge, a - nudge)])
+
+
+def rounding(achieved: Any, goals: Any) -> Any:
+    """What float32 may take from or add to g - s, of any shape, towards g; NumPy or JAX arrays.
+
+    A unit in the last place of the larger of both, and two of their difference.
+    """
+    xp = achieved.__array_namespace__()
+    towards, larger = goals - achieved, xp.maximum(abs(achieved), abs(goals))
+    unit = xp.nextafter(larger, xp.asarray(xp.inf, dtype=larger.dtype)) - larger
+    return unit * xp.sign(towards) + 2 * xp.finfo(larger.dtype).eps * towards
 
 
 def _equal(claimed: np.ndarray, stored: np.ndarray) -> np.ndarray:

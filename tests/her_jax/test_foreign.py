@@ -201,9 +201,9 @@ def test_rows_in_another_precision_than_storage_are_no_defect(tmp_path):
 
 
 def test_rewards_that_are_right_but_for_rounding_are_no_defect():
-    """Paid for goals in float64 that float32 rounds across the tolerance; twice as far is wrong."""
+    """Paid for goals in float64 that float32 rounds across the tolerance; much farther is wrong."""
     edge = np.float32(0.5)
-    for units, wrong in ((1, 0), (3, 1)):
+    for units, wrong in ((1, 0), (9, 1)):
         beyond = edge
         for _ in range(units):
             beyond = np.nextafter(beyond, np.float32(1))

@@ -22,9 +22,10 @@ def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path, cut):
 
 
 @pytest.mark.parametrize("damaged", ['{"epoch": 2, "env', '{"epoch": 2, broken}', "[1, 2]}", "{}"])
-def test_a_damaged_line_in_the_middle_is_named_and_the_file_stays(tmp_path, damaged):
+@pytest.mark.parametrize("after", [[], LINES[2:]])
+def test_any_other_damaged_line_is_named_and_the_file_stays(tmp_path, damaged, after):
     path = tmp_path / metrics.METRICS
-    path.write_text("\n".join([LINES[0], damaged, LINES[2]]) + "\n")
+    path.write_text("\n".join([LINES[0], damaged, *after]) + "\n")
     before = path.read_bytes()
     for call in (metrics.read, lambda folder: metrics.rewind(folder, 1)):
         with pytest.raises(UserError, match=r"metrics.jsonl, line 2: .*; restore it") as error:

@@ -14,6 +14,7 @@ from conftest import ddpg, naming_episodes, with_
 from her_jax import buffer, relabel, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import relabelling as audit
+from her_jax.audit import replay
 from her_jax.errors import UserError
 from her_jax.types import Episode
 from samplers import (
@@ -194,6 +195,25 @@ def test_a_reward_may_be_rounded_otherwise_at_the_boundary(units, right):
     claim = audit.row(stored, time=0, goal=1.0, reward=0.0, relabelled=False)
     report = audit.check(stored, 1, claim, reward=pays, strategy="future", probability=0.0)
     assert report.clean is right and set(report.broken) == (set() if right else {"reward"})
+
+
+@pytest.mark.parametrize("stored", [np.float32, np.float64])
+@pytest.mark.parametrize("centre", [0.0, 1.3])
+def test_rewards_at_the_tolerance_are_right_in_any_precision(stored, centre):
+    """Paid in float64, scored in float32; a ten-thousandth of the tolerance beyond it is wrong."""
+    rng = np.random.default_rng(0)
+    way = rng.normal(size=(20_000, 3))
+    way *= 0.05 / np.linalg.norm(way, axis=-1, keepdims=True)
+    scorer = replay.scorer(
+        lambda a, g: jnp.where(jnp.sum(jnp.square(a - g), -1) > np.float32(0.05) ** 2, -1.0, 0.0)
+    )
+    for farther, right in ((1.0, 1.0), (1.0001, 0.0)):
+        at = np.full_like(way, centre) + 1e-6 * rng.normal(size=way.shape)
+        achieved, goals = (at.astype(stored), (at + farther * way).astype(stored))
+        paid = -(np.linalg.norm(achieved.astype(float) - goals, axis=-1) > 0.05).astype(float)
+        paid = paid if farther == 1 else np.zeros(len(paid))
+        assert (scorer(achieved, goals) != paid).any()
+        assert audit.scored(scorer, achieved, goals, paid).mean() == right
 
 
 def test_many_rows_are_checked_in_parts(monkeypatch):

@@ -109,7 +109,7 @@ def test_the_auditor_recomputes_them(config, tmp_path, monkeypatch, honest):
         run.start()
 
 
-@pytest.mark.parametrize(("units", "right"), [(1, True), (3, False)])
+@pytest.mark.parametrize(("units", "right"), [(1, True), (9, False)])
 def test_a_reward_on_the_way_may_be_rounded_otherwise(config, units, right):
     """The second of two steps ends on the tolerance, or some units in the last place beyond it."""
     env = PointEnv()

@@ -115,6 +115,15 @@ def test_an_extended_run_drops_the_old_claims_first(toy, config, copied, monkeyp
     assert summary["env_steps"] == 1200
 
 
+def test_a_resume_that_fails_leaves_everything(toy, config, copied):
+    path = copied / metrics.METRICS
+    path.write_text(path.read_text().replace('"epoch": 2', '"epoch": two'))
+    before = {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 2: "):
+        run(toy, with_(config, env_steps=1200), copied).resume()
+    assert {file: file.read_bytes() for file in copied.rglob("*") if file.is_file()} == before
+
+
 def test_damaged_checkpoints_are_refused_in_one_line(toy, config, copied):
     for path in (copied / "checkpoints").rglob("*"):
         if path.is_file() and path.stat().st_size > 200:
@@ -269,7 +278,9 @@ def test_what_does_not_score_itself_needs_a_judge(toy, config, tmp_path):
 def test_steps_that_cannot_be_counted_are_refused(toy, config, tmp_path):
     """A budget that whole epochs would carry beyond 32 bits."""
     for steps in (2**31, 2**31 - 1):
-        with pytest.raises(UserError, match=f"env_steps: {steps} must be below"):
+        with pytest.raises(
+            UserError, match=r"env_steps: \d+, in whole epochs, must be below 2\*\*31"
+        ):
             run(toy, with_(config, env_steps=steps), tmp_path / "run")
 
 

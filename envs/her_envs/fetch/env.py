@@ -206,7 +206,7 @@ class FetchEnv:
     def restore(self, integration_state: ArrayLike, desired_goal: ArrayLike) -> FetchState:
         """Goes on from recorded simulator states; not under jit.
 
-        On `native` physics exactly; see `Physics.restore` of the others.
+        How exactly, `restore` of each physics says.
 
         Args:
           integration_state: float64 [..., n] NumPy rows of `mjSTATE_INTEGRATION`.
