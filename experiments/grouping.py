@@ -22,11 +22,8 @@ THRESHOLD = 0.9
 SWEEP = "sweep.json"
 """What tells the folder of a sweep from that of a run."""
 
-SUMMARISED = (
-    *("seed", "env_steps", "wall_s", "no_action_success", "distance_threshold"),
-    *("requested_goal_success", "requested_goal_success_best"),
-)
-"""Figures of a summary that tables show."""
+SUMMARISED = ("seed", "env_steps", "requested_goal_success", "no_action_success")
+"""Figures of a summary that every table shows."""
 
 SHOWN = 3
 """Settings that a label names before it only counts them."""
@@ -184,15 +181,19 @@ def column(run: Path, field: str) -> list[Any]:
     return [line[field] for line in lines]
 
 
-def summary(run: Path) -> dict[str, Any]:
+def summary(run: Path, *more: str) -> dict[str, Any]:
     """The summary of a finished run.
 
+    Args:
+      run: its folder.
+      more: figures that it must hold beside `SUMMARISED`.
+
     Raises:
-      UserError: if it lacks one of `SUMMARISED`.
+      UserError: if it lacks one.
     """
     path = run / metrics.SUMMARY
     values = metrics.read_json(path)
-    for field in SUMMARISED:
+    for field in (*SUMMARISED, *more):
         _require_number(path, values, field)
     return values
 

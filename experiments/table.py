@@ -108,7 +108,7 @@ def _conditions(run: Path) -> dict[str, Any]:
     """
     if not (run / metrics.SUMMARY).is_file():
         raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
-    summary = grouping.summary(run)
+    summary = grouping.summary(run, "wall_s", "distance_threshold", "requested_goal_success_best")
     if not {"costs", "no_action_costs", "versions", "physics"} <= summary.keys():
         raise UserError(f"run: {run} is of an older version, without costs; train it again")
     budget = launch.read_config(run).train.env_steps
