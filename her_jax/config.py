@@ -449,6 +449,7 @@ class TrainConfig:
         )
         noise = self.observation_noise
         _require(noise >= 0, "observation_noise", noise, "is negative; try 0.01")
+        _require(self.env_steps < 2**31, "env_steps", self.env_steps, "must be below 2**31")
 
 
 @dataclasses.dataclass(frozen=True)
