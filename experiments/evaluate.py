@@ -37,9 +37,8 @@ def main(
     """
     if episodes is not None and episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
-    if physics is not None and physics not in launch.JUDGES:
-        known = ", ".join(launch.JUDGES)
-        raise UserError(f"physics: {physics!r} cannot score; choose one of {known}")
+    if physics is not None:
+        launch.require_judge("physics", physics)
     opened = launch.open_run(run, physics)
     env = opened.judge
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)

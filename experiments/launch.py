@@ -69,12 +69,20 @@ def make_envs(settings: EnvConfig) -> tuple[GoalEnv, GoalEnv]:
     Raises:
       UserError: if a setting is unknown.
     """
-    if settings.scored_on not in JUDGES:
-        known = ", ".join(JUDGES)
-        raise UserError(f"scored_on: {settings.scored_on!r} cannot score; choose one of {known}")
+    require_judge("scored_on", settings.scored_on)
     env = make_env(settings)
     judging = dataclasses.replace(settings, physics=settings.scored_on, model="stock")
     return env, env if judging == settings else make_env(judging)
+
+
+def require_judge(option: str, physics: str) -> None:
+    """Refuses physics that success is not measured on.
+
+    Raises:
+      UserError: names the option that asked for it.
+    """
+    if physics not in JUDGES:
+        raise UserError(f"{option}: {physics!r} cannot score; choose one of {', '.join(JUDGES)}")
 
 
 def make_env(settings: EnvConfig) -> GoalEnv:

@@ -223,10 +223,9 @@ def append(path: Path, trial: Trial) -> None:
         "seconds": f"{trial.seconds:.0f}",
         "commit": trial.commit,
     }
-    new = not path.exists() or not path.stat().st_size
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
+        if not file.tell():
             writer.writeheader()
         writer.writerow(row)
 

@@ -36,8 +36,8 @@ def energy(episode: Episode) -> jax.Array:
     """Energy that the object was given: the sum over steps of its increases, in J for 1 kg.
 
     Goals must be positions in metres, z last, of states that are `STEP_S` apart. Their first state
-    is taken to be at rest. Potential
-    and linear kinetic energy, as in the authors' code for the Fetch tasks.
+    is taken to be at rest. Potential and linear kinetic energy, as in the authors' code for the
+    Fetch tasks.
 
     References:
       Zhao and Tresp 2018, "Energy-Based Hindsight Experience Prioritization" (arXiv:1810.01363),

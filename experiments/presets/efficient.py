@@ -9,10 +9,10 @@ Expected:  success 0.9 on 200 held-out goals within 5 cm by 0.1 M environment st
 
 The task's own preset with SAC for DDPG, which explores with a fifth of random actions besides.
 FetchPush has a target entropy of 0 instead of the paper's -1 nat for each action, a Gaussian's
-standard deviation of 0.24 instead of 0.09, with which two seeds of five were late, and no
-hindsight goal within a centimetre of where the object started. FetchPickAndPlace, where both
-together are slower, has neither, but 128 replayed transitions for each environment step instead of
-64: a step costs more than twice the seconds, so by the clock its own preset is sooner.
+standard deviation of 0.24 instead of 0.09, with which two seeds of five were late (at 200 updates
+a round), and no hindsight goal within a centimetre of where the object started. FetchPickAndPlace,
+where both together are slower, has neither, but 128 replayed transitions for each environment step
+instead of 64: a step costs more than twice the seconds, so by the clock its own preset is sooner.
 """
 
 from __future__ import annotations

@@ -229,9 +229,7 @@ def test_a_broken_episode_never_enters_the_buffer(toy):
     stored = state.buffer.episodes.desired_goal[:8]
     assert 0 < float(metrics["broken_episodes"]) < 1
     assert (np.asarray(stored[:, 0]) >= 0).all()
-    everywhere = dataclasses.replace(
-        toy, tolerance=10.0
-    )  # whole episodes succeed, broken ones fail
+    everywhere = dataclasses.replace(toy, tolerance=10.0)  # where only broken episodes fail
     _, lenient, _ = train.cycle(
         Breaking(everywhere), agent, config, train.init(env, agent, config, jax.random.key(0))
     )
