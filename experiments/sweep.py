@@ -60,7 +60,7 @@ import plot
 import presets
 import train
 from her_envs import bitflip
-from her_jax import group, metrics, provenance
+from her_jax import checkpoint, group, metrics, provenance
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
@@ -439,7 +439,7 @@ def _require_same_plugin(groups: Sequence[Sequence[Run]], folder: Path) -> None:
 def _clear(groups: Sequence[Sequence[Run]]) -> None:
     """Removes run folders in which nothing has been saved."""
     for run in itertools.chain(*groups):
-        if run.folder.is_dir() and not group.finished(run) and not group.has_checkpoint(run):
+        if run.folder.is_dir() and not group.finished(run) and checkpoint.latest(run.folder) is None:
             shutil.rmtree(run.folder)
 
 

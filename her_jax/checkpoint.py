@@ -38,6 +38,12 @@ def save(folder: Path, epoch: int, state: TrainState, about: dict[str, Any]) -> 
         )
 
 
+def latest(folder: Path) -> int | None:
+    """Epoch of the latest complete checkpoint of a run folder, None without one."""
+    epochs = [path.name for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
+    return max(map(int, epochs), default=None)
+
+
 def restore(
     folder: Path, like: TrainState, require: Callable[[dict[str, Any]], None]
 ) -> tuple[int, TrainState, dict[str, Any]]:
@@ -57,10 +63,10 @@ def restore(
     where = folder / FOLDER
     if not where.is_dir():
         raise UserError(f"checkpoint: {folder} holds none; train again, in a new folder")
+    epoch = latest(folder)
+    if epoch is None:
+        raise UserError(f"checkpoint: {where} is empty; train again, in a new folder")
     with _manager(folder) as manager:
-        epoch = manager.latest_step()
-        if epoch is None:
-            raise UserError(f"checkpoint: {where} is empty; train again, in a new folder")
         about = dict(_restore(manager, folder, epoch, about=ocp.args.JsonRestore())["about"])
         require(about)
         savable = jax.eval_shape(lambda tree: jax.tree.map(_savable, tree), like)

@@ -58,11 +58,6 @@ def finished(run: Run) -> bool:
     return (run.folder / metrics.SUMMARY).is_file()
 
 
-def has_checkpoint(run: Run) -> bool:
-    """Whether there is a complete checkpoint to go on from; Orbax names those by the epoch."""
-    return any(path.name.isdigit() for path in (run.folder / checkpoint.FOLDER).glob("*"))
-
-
 def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     """Trains all runs that are not finished, each from its latest checkpoint if it has one.
 
@@ -100,9 +95,10 @@ def start(runs: Sequence[Run]) -> train.TrainState:
     return jax.jit(functools.partial(jax.lax.map, one))(keys)
 
 
-def stack(states: Sequence[train.TrainState]) -> train.TrainState:
-    """Single states as one, [S, ...]."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+@functools.partial(jax.jit, donate_argnums=0)
+def place(stacked: Any, index: Any, one: Any) -> Any:
+    """A stacked pytree [S, ...], which is donated, with `one` as its part at `index`."""
+    return jax.tree.map(lambda x, new: x.at[index].set(new), stacked, one)
 
 
 @jax.jit
@@ -278,26 +274,27 @@ class _Group:
 
 def _begun(runs: Sequence[Run], mode: str, goals: GoalSet) -> list[_Group]:
     """Runs with a checkpoint, those at the same epoch together."""
-    by_epoch: dict[int, list[tuple[Run, dict[str, Any], train.TrainState]]] = {}
-    for run in filter(has_checkpoint, runs):
+    by_epoch: dict[int, list[Run]] = {}
+    for run in runs:
+        epoch = checkpoint.latest(run.folder)
+        if epoch is not None:
+            by_epoch.setdefault(epoch, []).append(run)
+    return [_reopened(members, mode, goals) for members in by_epoch.values()]
+
+
+def _reopened(runs: list[Run], mode: str, goals: GoalSet) -> _Group:
+    """Runs with a checkpoint of the same epoch; memory holds their states and one more."""
+    states, abouts, done = start(runs), [], 0
+    for i, run in enumerate(runs):
         done, state, about = run.reopen()
-        by_epoch.setdefault(done, []).append((run, about, state))
-    return [
-        _Group(
-            [run for run, _, _ in members],
-            [about for _, about, _ in members],
-            stack([state for _, _, state in members]),
-            done,
-            mode,
-            goals,
-        )
-        for done, members in by_epoch.items()
-    ]
+        states = place(states, i, state)
+        abouts.append(about)
+    return _Group(runs, abouts, states, done, mode, goals)
 
 
 def _fresh(runs: Sequence[Run], mode: str, goals: GoalSet) -> list[_Group]:
     """Runs without a checkpoint, together."""
-    fresh = [run for run in runs if not has_checkpoint(run)]
+    fresh = [run for run in runs if checkpoint.latest(run.folder) is None]
     if not fresh:
         return []
     return [_Group(fresh, [run.create() for run in fresh], start(fresh), 0, mode, goals)]
