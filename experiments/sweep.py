@@ -439,7 +439,11 @@ def _require_same_plugin(groups: Sequence[Sequence[Run]], folder: Path) -> None:
 def _clear(groups: Sequence[Sequence[Run]]) -> None:
     """Removes run folders in which nothing has been saved."""
     for run in itertools.chain(*groups):
-        if run.folder.is_dir() and not group.finished(run) and checkpoint.latest(run.folder) is None:
+        if (
+            run.folder.is_dir()
+            and not group.finished(run)
+            and checkpoint.latest(run.folder) is None
+        ):
             shutil.rmtree(run.folder)
 
 
