@@ -19,7 +19,7 @@ import pytest
 import ahead_of_time
 import fidelity
 import her_envs
-from conftest import LEARNING, fetch, optimised, same, with_
+from conftest import LEARNING, SILENT, fetch, optimised, same, with_
 from her_envs.fetch import model as scenes
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import TASKS
@@ -27,6 +27,7 @@ from her_envs.physics.mjx import Mjx, MjxState, hoisted, over_any_batch
 from her_envs.physics.native import floats
 from her_jax import agents, rollout, train
 from her_jax.errors import UserError
+from her_jax.runner import Run
 
 COUNT = 3
 ACTIONS = jnp.zeros((COUNT, 4))
@@ -87,6 +88,9 @@ def test_every_backend_and_model_keeps_the_contract(name, physics, model):
         error = np.abs(state.obs.observation - other.obs.observation)[:, position]
         assert error.max() <= (0.0 if same_physics else 5e-3), error.max(axis=0)
         assert np.median(error) <= (5e-4 if physics == "jax" else 2e-4)
+        if name == "FetchPickAndPlace":  # the hand is in the air, and the block's weight not on it
+            assert not np.asarray(other.cost)[:, 0].any()
+            assert not np.asarray(state.cost)[:, 0].any()
 
 
 def test_pure_jax_resets_the_portable_model():
@@ -238,6 +242,12 @@ def test_a_broken_episode_never_enters_the_buffer(toy):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.buffer.episodes))
     assert np.isfinite(state.normalizer.mean["observation"]).all()
     assert int(state.env_steps) == 8 * toy.horizon
+
+
+def test_a_round_that_broke_as_a_whole_ends_the_run(toy, config, tmp_path):
+    broken = Run(Breaking(toy, share=1.0), config, tmp_path / "r", SILENT, judge=toy)
+    with pytest.raises(UserError, match="not finite"):
+        broken.start()
 
 
 def test_intact_episodes_are_left_as_they_are(toy):

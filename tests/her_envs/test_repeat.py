@@ -45,6 +45,20 @@ def test_a_held_action_is_that_many_steps():
     assert episode.action.shape == (4, 2) and episode.achieved_goal.shape == (5, 2)
 
 
+def test_contacts_dropped_in_any_of_the_steps_count():
+    class Dropping(PointEnv):
+        """In the second step alone."""
+
+        def step(self, state, action):
+            reached = super().step(state, action)
+            return reached.replace(dropped=jnp.abs(reached.obs.observation[0] - 0.2) < 0.05)
+
+    env = Repeated(Dropping(horizon=12), 3)
+    first = env.step(env.begin(env.draw(jax.random.key(0))), jnp.asarray([1.0, 0.0]))
+    second = env.step(first, jnp.asarray([1.0, 0.0]))
+    assert bool(first.dropped) and not bool(second.dropped)
+
+
 def test_all_steps_count(config):
     config = with_(config, action_repeat=3)
     env = Repeated(PointEnv(horizon=12), 3)

@@ -140,6 +140,8 @@ def test_sac_equals_the_hand_computed_updates(tuned):
         temperature=0.3,
         tune_temperature=tuned,
         temperature_learning_rate=5e-3,
+        target_entropy_per_action=0.25,
+        action_l2=0.3,
         target_period=2,
     )
     agent = agents.SAC(config, ACTIONS)
@@ -174,9 +176,11 @@ def test_sac_equals_the_hand_computed_updates(tuned):
             d_action += critic.backward(forwards[i][1], upstream)[1][:, INPUTS:]
         # d log pi / d raw = 2 tanh(raw), and d log pi / d log std = -1 besides.
         d_raw = d_action * (1 - action**2) + alpha / BATCH * 2 * action
-        d_out = np.hstack([d_raw, d_raw * std * noise - alpha / BATCH])
+        greedy = np.tanh(actor.forward(batch.inputs)[0][:, :ACTIONS])
+        d_penalty = 0.3 * 2 * greedy / greedy.size * (1 - greedy**2)
+        d_out = np.hstack([d_raw + d_penalty, d_raw * std * noise - alpha / BATCH])
         actor_grads, _ = actor.backward(cache, d_out)
-        loss = alpha * log_pi.mean() - values.min(0).mean()
+        loss = alpha * log_pi.mean() - values.min(0).mean() + 0.3 * np.mean(greedy**2)
 
         np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-4)
         np.testing.assert_allclose(
@@ -184,7 +188,7 @@ def test_sac_equals_the_hand_computed_updates(tuned):
         )
         actor.params = actor_adam.step(actor.params, actor_grads)
         if tuned:
-            log_alpha = alpha_adam.step(log_alpha, [-(log_pi.mean() - ACTIONS)])
+            log_alpha = alpha_adam.step(log_alpha, [-(log_pi.mean() + 0.25 * ACTIONS)])
         if number % 2 == 0:
             for target, critic in zip(targets, critics, strict=True):
                 target.params = mixed(target, critic)
@@ -252,6 +256,11 @@ def test_sac_explores_with_its_own_noise():
     np.testing.assert_allclose(raw.mean(0), mean, atol=0.1)
     np.testing.assert_allclose(raw.std(0), np.exp(log_std), rtol=0.1)
     np.testing.assert_allclose(agent.act(learner, jnp.ones(3)), np.tanh(mean), rtol=1e-5)
+    # With whole random actions every coordinate is uniform.
+    agent = agents.SAC(SACConfig(hidden=(8,), random_action_probability=1.0), 4)
+    drawn = np.asarray(jax.vmap(agent.explore, (None, None, 0))(learner, jnp.ones(3), keys))
+    np.testing.assert_allclose(drawn.std(0), 1 / np.sqrt(3), atol=0.02)
+    np.testing.assert_allclose(drawn.mean(0), 0, atol=0.05)
 
 
 def test_the_minimum_is_over_a_random_subset():
@@ -262,6 +271,71 @@ def test_the_minimum_is_over_a_random_subset():
     # Pairs {0, 1}, {0, 2}, {1, 2}: the same pair for the whole batch.
     assert {tuple(row) for row in drawn.tolist()} == {(1, -2), (1, -3), (2, -3)}
     assert abs((drawn[:, 0] == 1).mean() - 2 / 3) < 0.1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("config", [DDPGConfig, TD3Config, SACConfig])
+def test_targets_take_the_minimum_of_as_many_critics_as_asked_for(config, count):
+    settings = config(hidden=(6,), discount=DISCOUNT, critics=3, target_critics=count)
+    agent = agents.make(settings, PointEnv())
+    learner = agent.init(jax.random.key(0), INPUTS)
+    constant = [  # the output's bias alone is left: -1, -2 and -3 whatever is put in
+        jax.tree_util.tree_map_with_path(
+            lambda path, x, value=-i: (
+                jnp.full_like(x, value)
+                if "'Dense_1'" in jax.tree_util.keystr(path)
+                and "bias" in jax.tree_util.keystr(path)
+                else jnp.zeros_like(x)
+            ),
+            critic,
+        )
+        for i, critic in enumerate(learner.critics.target, start=1)
+    ]
+    learner = learner.replace(critics=learner.critics._replace(target=tuple(constant)))
+    if config is SACConfig:
+        learner = learner.replace(log_temperature=jnp.float32(-30))  # no entropy
+    batch = next(batches(1))
+    keys = jax.random.split(jax.random.key(0), 200)
+    targets = jax.vmap(lambda key: agent.targets(learner, batch, key))(keys)
+    lowest = np.round((np.asarray(targets) - batch.reward) / batch.discount, 4)
+    assert (lowest == lowest[:, :1]).all()  # the same critics for the whole batch
+    assert set(lowest[:, 0].tolist()) == {1: {-1, -2, -3}, 2: {-2, -3}, 3: {-3}}[count]
+
+
+def climbed(agent, learner, batch):
+    """Which critics move the actor."""
+    if isinstance(agent, agents.SAC):
+        rest = (jnp.float32(0.0), batch, jax.random.key(0))
+        actor = learner.actor
+    else:
+        rest, actor = (batch,), learner.actor.online
+
+    def loss(critics):
+        return jax.tree.leaves(agent.actor_loss(actor, critics, *rest))[0]
+
+    grads = jax.grad(loss)(learner.critics.online)
+    return [any(bool(jnp.any(x)) for x in jax.tree.leaves(one)) for one in grads]
+
+
+def test_the_actor_climbs_what_its_agent_says():
+    """DDPG and REDQ's SAC the mean of all critics, TD3 the first, SAC the lowest."""
+    settings = {"hidden": (6,), "critics": 3}
+    for config, expected in (
+        (DDPGConfig(**settings, target_critics=1), [True, True, True]),
+        (TD3Config(**settings, target_critics=1), [True, False, False]),
+        (SACConfig(**settings, target_critics=1), [True, True, True]),
+        (SACConfig(**settings, target_critics=3), [False, False, True]),
+    ):
+        agent = agents.make(config, PointEnv())
+        learner = agent.init(jax.random.key(0), INPUTS)
+        online = learner.critics.online
+        lower = jax.tree_util.tree_map_with_path(  # the third is the lowest everywhere
+            lambda path, x: x - 100 if "Dense_1']['bias" in jax.tree_util.keystr(path) else x,
+            online[2],
+        )
+        critics = learner.critics._replace(online=(*online[:2], lower))
+        learner = learner.replace(critics=critics)
+        assert climbed(agent, learner, next(batches(1))) == expected, config
 
 
 @pytest.mark.parametrize("config", [DDPGConfig, TD3Config, SACConfig])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +44,8 @@ def batches(count):
             inputs=jnp.asarray(rng.normal(size=(BATCH, INPUTS)), jnp.float32),
             action=jnp.asarray(rng.uniform(-1, 1, (BATCH, ACTIONS)), jnp.float32),
             reward=-jnp.asarray(rng.uniform(size=BATCH) > 0.5, jnp.float32),
-            discount=jnp.full(BATCH, 0.9),
+            # Some rows bootstrap after two steps, as n-step returns do.
+            discount=jnp.asarray(rng.choice([0.9, 0.81], BATCH), jnp.float32),
             next_inputs=jnp.asarray(rng.normal(size=(BATCH, INPUTS)), jnp.float32),
         )
 
@@ -60,7 +63,7 @@ def test_updates_equal_the_hand_computed_ones():
 
         next_action = np.tanh(actor_target.forward(batch.next_inputs)[0])
         next_value, _ = critic_target.forward(np.hstack([batch.next_inputs, next_action]))
-        y = np.clip(batch.reward + 0.9 * next_value[:, 0], -10.0, 0.0)
+        y = np.clip(batch.reward + batch.discount * next_value[:, 0], -10.0, 0.0)
         value, cache = critic.forward(np.hstack([batch.inputs, batch.action]))
         error = value[:, 0] - y
         critic_grads, _ = critic.backward(cache, 2 * error[:, None] / BATCH)
@@ -96,6 +99,24 @@ def test_updates_equal_the_hand_computed_ones():
         ):
             for a, b in zip(layers(got).params, expected.params, strict=True):
                 np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6)
+
+
+def test_the_average_acts_and_the_online_actor_explores():
+    quiet = dataclasses.replace(CONFIG, noise_std=0.0, random_action_probability=0.0)
+    agent = DDPG(quiet, ACTIONS)
+    learner = agent.init(jax.random.key(0), INPUTS)
+    for number, batch in enumerate(batches(3)):
+        learner, _ = agent.update(learner, batch, jax.random.key(number))
+    inputs = jnp.ones(INPUTS)
+    acts, explores = agent.act(learner, inputs), agent.explore(learner, inputs, jax.random.key(0))
+    expected = [
+        np.tanh(layers(actor).forward(np.ones((1, INPUTS)))[0][0])
+        for actor in (learner.average, learner.actor.online, learner.actor.target)
+    ]
+    np.testing.assert_allclose(acts, expected[0], atol=1e-6)
+    np.testing.assert_allclose(explores, expected[1], atol=1e-6)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(expected[i] - expected[j]).max() > 1e-4
 
 
 @pytest.mark.parametrize("scale", [-1e3, 1e3])

@@ -177,6 +177,16 @@ def test_a_healthy_run_has_no_label():
     assert not audit.warnings, audit.warnings
 
 
+def test_policies_of_a_record_are_told_apart():
+    """Of a run that learned: doing nothing, exploring and the greedy policy."""
+    audit = audited(*healthy())
+    figures = audit.report_metrics
+    assert figures["no_action_success"] == 0 < figures["exploring_requested_goal_success"]
+    assert figures["exploring_requested_goal_success"] < figures["requested_goal_success"]
+    assert audit.reward_decomposition["exploration"] < 0
+    assert audit.no_action_costs["speed"]["episode_sum"] == 0 < audit.costs["speed"]["episode_sum"]
+
+
 def test_an_untrained_run_is_not_accused_but_warned_of():
     """Moves and covers, and has learned nothing: no label explains that."""
     config = with_(LEARNING, random_action_probability=1.0, updates_per_cycle=1)

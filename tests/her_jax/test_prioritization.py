@@ -96,7 +96,12 @@ def test_training_stores_priorities_and_replays_by_them(monkeypatch, config):
     chosen = played.desired_goal[0, 0]
     monkeypatch.setitem(prioritization.PRIORITIES, "first", first_of_round)
     config = with_(config, priority="first")
-    state, _, drawn = jax.jit(functools.partial(train.cycle, env, agent, config))(state)
+    start = state
+    state, _, drawn = jax.jit(functools.partial(train.cycle, env, agent, config))(start)
     size = int(state.buffer.size)
     assert np.asarray(state.buffer.priority)[:size].tolist() == [1.0] + [0.0] * (size - 1)
     assert (np.asarray(drawn.steps.episode) == 0).all()
+    halved = with_(config, priority_share=0.5)
+    _, _, drawn = jax.jit(functools.partial(train.cycle, env, agent, halved))(start)
+    shares = np.bincount(np.asarray(drawn.steps.episode), minlength=size) / drawn.reward.size
+    assert 0.4 < shares[0] < 0.9 and (shares[1:] > 0).any()  # half, and a quarter of the rest

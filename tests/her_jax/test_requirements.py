@@ -562,6 +562,11 @@ def test_r36_fetch_costs_are_those_of_the_simulator():
     assert up["gripper_outside_workspace"] > 0.05 > down["gripper_outside_workspace"]
     assert up["gripper_speed"] > 0.1 and 0 < down["contact_penetration"] < 0.05
     assert down["object_off_table"] == up["object_off_table"] == 0
+    qpos = np.asarray(env.physics.qpos(state.physics)).copy()
+    qpos[:, -7:-4] = [[2.5, 0.75, 0.2], [1.3, 0.75, 0.425]]  # beside the table, and on it
+    placed = env.state_at(qpos, np.zeros((2, env.physics.scene.model.nv)), state.obs.desired_goal)
+    stepped = fetch_step("FetchPush")(placed, jnp.zeros((2, 4)))
+    assert np.asarray(stepped.cost)[:, -1].tolist() == [1.0, 0.0]
 
 
 def test_r37_success_stands_beside_cost(finished):

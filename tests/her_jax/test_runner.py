@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from conftest import SILENT, same, with_
-from her_jax import checkpoint, goal_set, metrics, runner
+from her_jax import checkpoint, evaluate, goal_set, metrics, runner, train
+from her_jax.audit import record
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from toy import PointEnv
@@ -77,13 +78,28 @@ def test_checkpoint_round_trip_is_exact(toy, config, finished):
     assert same(state, restored)
 
 
-def test_a_restored_policy_scores_the_same(toy, config, finished):
+def test_lines_and_audit_score_the_restored_greedy_policy(toy, config, finished):
+    """The toy has hardly learned, so what tells policies apart is the distance at the end."""
     _, summary, folder = finished
     opened = run(toy, config, folder)
     _, restored, _ = opened.restore()
     goals = goal_set.standard(toy, config.train.eval_episodes)
+
+    def mean_distance(policy):
+        return evaluate.mean(evaluate.evaluate(toy, policy, goals.starts).distance)
+
+    greedy = mean_distance(lambda _, obs: opened.act(restored, obs))
+    assert metrics.read(folder)[-1]["final_distance"] == pytest.approx(greedy, rel=1e-5)
+    audited = record.read(folder).report_metrics
+    assert audited["final_distance"] == pytest.approx(greedy, rel=1e-5)
     outcome = opened.evaluate(restored, goals.starts)
     assert float(np.mean(outcome.success)) == summary["requested_goal_success"]
+    noisy = mean_distance(
+        lambda key, obs: train.exploring(
+            opened.agent, config, restored.learner, restored.normalizer, obs, key
+        )
+    )
+    assert abs(noisy - greedy) > 1e-3
 
 
 def test_finished_runs_are_not_touched_by_resume(toy, config, copied):
@@ -151,6 +167,47 @@ def test_goals_that_training_has_seen_are_refused(toy, config, finished):
     overlapping = goals._replace(starts=goals.starts._replace(desired_goal=seen))
     with pytest.raises(UserError, match="8 of 8 held-out goals were requested in training"):
         opened.measure(state, {"goal": {}, "commits": []}, overlapping)
+
+
+def test_the_newest_goals_of_training_are_compared_with_the_held_out_ones(toy, config, finished):
+    """The ring has wrapped: its newest episodes lie before the cursor, the oldest behind it."""
+    state, _, folder = finished
+    opened, cursor = run(toy, config, folder), int(state.buffer.cursor)
+    assert 4 <= cursor < config.replay.capacity == int(state.buffer.size)
+    requested = np.asarray(state.buffer.episodes.desired_goal)
+
+    def asking(row):
+        goals = goal_set.standard(toy, 1)
+        return goals._replace(starts=goals.starts._replace(desired_goal=requested[[row]]))
+
+    for row in (cursor - 1, cursor - 4):
+        with pytest.raises(UserError, match="1 of 1 held-out goals"):
+            opened.require_disjoint(asking(row), state, newest=4)
+    for row in (cursor - 5, cursor):
+        opened.require_disjoint(asking(row), state, newest=4)
+
+
+def test_a_run_that_asks_for_a_held_out_goal_stops(toy, config, finished, tmp_path, monkeypatch):
+    state, asked = finished[0], goal_set.standard(toy, config.train.eval_episodes)
+    newest = np.asarray(state.buffer.episodes.desired_goal)[int(state.buffer.cursor) - 1]
+    goals = np.concatenate([newest[None], asked.starts.desired_goal[1:]])
+    asked = asked._replace(starts=asked.starts._replace(desired_goal=goals))
+    monkeypatch.setattr(goal_set, "standard", lambda *_: asked)
+    with pytest.raises(UserError, match="1 of 8 held-out goals were requested in training"):
+        run(toy, config, tmp_path / "r").start()
+    assert [line["epoch"] for line in metrics.read(tmp_path / "r")] == [1, 2, 3]
+
+
+def test_seconds_go_on_after_an_interruption(toy, config, copied, monkeypatch):
+    honest = Run.reopen
+
+    def long_ago(self):
+        epoch, state, about = honest(self)
+        return epoch, state, about | {"wall_s": 1e6}
+
+    monkeypatch.setattr(Run, "reopen", long_ago)
+    _, summary = run(toy, with_(config, env_steps=1200), copied).resume()
+    assert metrics.read(copied)[-1]["wall_s"] > 1e6 and summary["wall_s"] > 1e6
 
 
 def test_existing_folder_is_refused_and_untouched(toy, config, tmp_path):
@@ -251,10 +308,11 @@ def test_success_is_measured_where_the_judge_says(toy, config, tmp_path):
     """Training plays in one environment, evaluation, floor and audit in another."""
 
     class Still(PointEnv):
-        """Nothing ever moves."""
+        """Nothing ever moves, and in every step contacts are dropped."""
 
         def step(self, state, action):
-            return super().step(state, jnp.zeros_like(action))
+            state = super().step(state, jnp.zeros_like(action))
+            return state.replace(dropped=jnp.ones((), bool))
 
     config = with_(config, env_steps=240)
     judged = Run(toy, config, tmp_path / "r", SILENT, Still())
@@ -262,6 +320,8 @@ def test_success_is_measured_where_the_judge_says(toy, config, tmp_path):
     stored = np.asarray(state.buffer.episodes.achieved_goal)[: int(state.buffer.size)]
     assert np.abs(stored[:, -1]).max() > 0  # in training things move
     assert summary["costs"]["speed"]["episode_sum"] == 0  # where it is judged they do not
+    line = metrics.read(tmp_path / "r")[-1]
+    assert line["evaluation_dropped_contact_steps"] == 1 and line["dropped_contact_steps"] == 0
     goals = goal_set.standard(toy, config.train.eval_episodes)
     assert (judged.evaluate(state, goals.starts).distance > 0.79).all()
 

@@ -229,6 +229,55 @@ def test_the_batch_grows_when_it_should(toy, config):
     assert rows == [8, 8, 24, 24]
 
 
+def test_a_cycle_learns_with_the_statistics_of_what_it_played(toy, config):
+    """Of the states that steps begin in, and not of those in which the last one ends."""
+    config, given = with_(config, updates_per_cycle=1, batch_size=32, std_floor=1e-6), []
+
+    class Keeping(DDPG):
+        def update(self, learner, batch, key):
+            jax.debug.callback(given.append, batch.inputs)
+            return super().update(learner, batch, key)
+
+    agent = Keeping(ddpg(config), 2)
+    state = train.init(toy, agent, config, jax.random.key(0))
+    state, *_ = jax.jit(functools.partial(train.cycle, toy, agent, config))(state)
+    jax.effects_barrier()
+    held = np.asarray(state.buffer.episodes.observation[: int(state.buffer.size)])
+    mean: Any = state.normalizer.mean
+    std: Any = state.normalizer.std
+    np.testing.assert_allclose(mean["observation"], held[:, :-1].mean((0, 1)), atol=1e-6)
+    np.testing.assert_allclose(std["observation"], held[:, :-1].std((0, 1)), rtol=1e-3)
+    seen = np.asarray(given[0])[:, :2] * np.asarray(std["observation"]) + mean["observation"]
+    away = np.abs(seen[:, None] - held[:, :-1].reshape(-1, 2)).max(-1).min(-1)
+    assert len(given) == 1 and away.max() < 1e-5
+
+
+def test_dropped_contacts_are_counted_wherever_episodes_are_played(toy, config):
+    class Dropping(PointEnv):
+        """In the steps of a whole episode but the first five."""
+
+        def step(self, state, action):
+            reached = super().step(state, action)
+            late = jnp.abs(reached.obs.observation).sum() > 0.55
+            return reached.replace(dropped=late)
+
+    env = Dropping()
+    played, dropped = evaluate.episodes(
+        env, lambda key, obs: jnp.asarray([1.0, 0.0]), goal_set.draw(env, 3).starts
+    )
+    assert dropped.tolist() == [env.horizon - 5] * 3
+    assert evaluate.outcome(env, played, dropped).dropped.tolist() == [env.horizon - 5] * 3
+
+    class Always(PointEnv):
+        def step(self, state, action):
+            return super().step(state, action).replace(dropped=jnp.ones((), bool))
+
+    agent = DDPG(ddpg(config), 2)
+    state = train.init(Always(), agent, config, jax.random.key(0))
+    _, metrics, _ = jax.jit(functools.partial(train.cycle, Always(), agent, config))(state)
+    assert float(metrics["dropped_contact_steps"]) == 1
+
+
 def test_normaliser_sees_relabelled_goals(toy, config):
     """The requested goals lie on a ring of radius >= 0.8; the statistics must know smaller ones."""
     relabelling, requested = (
