@@ -10,13 +10,17 @@ other graph modes; the same training on native physics; throughput of the other 
 begins after the budget, and no training with less than two and a half minutes of it left, after
 which it stops with the next epoch. A part that fails, because it does not fit or otherwise, leaves
 its error in the file and the next one runs; one that does not end within 400 s ends the program
-with a traceback. The same command again, at the same commit and with the same file, measures what
-is missing, last of all what has failed or was under way when the program ended. A copy of the code
-without its repository is told the commit by the environment variable HER_JAX_COMMIT.
+with a traceback, as does one after which the device no longer answers. The same command again, at
+the same commit and with the same file, measures what is missing, last of all what has failed or was
+under way when the program ended; a file of another commit is kept under another name. A copy of the
+code without its repository is told the commit by the environment variable HER_JAX_COMMIT, or begins
+anew every time. XLA reserves three quarters of a GPU's memory and Warp needs some beside
+it: on less than 40 GB set XLA_CLIENT_MEM_FRACTION=0.5.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import faulthandler
 import importlib.util
@@ -44,6 +48,9 @@ WORLDS = (512, 1024, 4096, 8192, 16384, 32768)
 MANY = 8192
 """More worlds than these are measured after the fidelity report."""
 
+OTHER_GRAPHS = ("warp-staged", "warp-staged-ex", "warp-nograph")
+"""Contestants with other graph modes than the default."""
+
 TRAINING_S = 150.0
 """Seconds of a training, which does not begin with less of the budget left."""
 
@@ -58,7 +65,7 @@ class Report:
     Attributes:
       path: the file; what the same commit has measured before on this device stays in it.
       budget_s: seconds after which no further part begins.
-      rows: one of each part that has ended.
+      rows: one of each part that has ended, in this or an earlier run of the program.
       so_far: what there is of parts that have not, because the program ended or they failed.
     """
 
@@ -70,9 +77,11 @@ class Report:
     _postponed: dict[str, Callable[[], None]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        before = harness.written(self.path)
-        self.rows += [row for row in before if "result" in row]
-        self.so_far |= {row["part"]: row["so_far"] for row in before if "so_far" in row}
+        for row in harness.written(self.path):
+            if "so_far" in row:
+                self.so_far[row["part"]] = row.pop("so_far")
+            if row.keys() & {"result", "error"}:
+                self.rows.append(row)
         self._last = set(self.so_far)
 
     def part(self, name: str, measure: Callable[[], Any], needs_s: float = 0.0) -> None:
@@ -93,7 +102,8 @@ class Report:
         began = time.perf_counter()
         elapsed = began - self._began
         if elapsed + needs_s > self.budget_s:
-            self._add(name, 0.0, {"skipped": f"{elapsed:.0f} s had passed"})
+            if not any(row["part"] == name for row in self.rows):  # or it has failed before
+                self._add(name, 0.0, {"skipped": f"{elapsed:.0f} s had passed"})
             return
         print(f"{elapsed:6.0f} s  {name} ...", flush=True)
         self.keep(name, self.so_far.get(name, {}))
@@ -101,7 +111,6 @@ class Report:
             faulthandler.dump_traceback_later(HANGS_S, exit=True)
         try:
             result = {"result": measure(), "memory_used_mib": memory_used()}
-            forget_graphs()
             del self.so_far[name]
         except Exception as error:  # whatever a driver may raise; the next part may work
             traceback.print_exc()
@@ -109,6 +118,10 @@ class Report:
         finally:
             faulthandler.cancel_dump_traceback_later()
         self._add(name, time.perf_counter() - began, result)
+        with contextlib.suppress(Exception):  # a failed part may leave nothing to forget
+            forget_graphs()
+        if "error" in result:
+            require_device(name)
 
     def keep(self, name: str, so_far: dict[str, Any]) -> None:
         """Writes what there is of a part that is under way."""
@@ -122,6 +135,7 @@ class Report:
             measure()
 
     def _add(self, name: str, seconds: float, result: dict[str, Any]) -> None:
+        self.rows = [row for row in self.rows if row["part"] != name]
         self.rows.append({"part": name, "seconds": seconds, **result})
         self._write()
 
@@ -163,7 +177,7 @@ def main(
     few = [count for count in worlds if count <= MANY] or [worlds[0]]
 
     def throughput(name: str, count: int, *contestants: str) -> None:
-        steps = 2 if smoke else 20
+        steps = 2 if smoke else 50 if count <= MANY else 20
         rounds = 1 if smoke or "warp-nograph" in contestants else 3  # it waits for the host
         report.part(
             f"throughput of {name}, {count} worlds, {', '.join(contestants)}",
@@ -188,7 +202,7 @@ def main(
     for count in worlds:
         if count not in few:
             throughput(task, count, "warp")
-    for contestant in ("warp-fast", "mujoco-warp", "warp-staged", "warp-nograph"):
+    for contestant in ("warp-fast", "mujoco-warp", *OTHER_GRAPHS):
         throughput(task, few[-1], contestant)
     throughput(task, worlds[-1], "warp-fast")
     if not smoke:
@@ -200,7 +214,11 @@ def main(
 
 
 def memory_used() -> int | None:
-    """MiB in use on the first GPU, XLA's pool and what Warp takes beside it; None without one."""
+    """MiB in use on the first GPU, None without one.
+
+    XLA's pool is in it as a whole, and what Warp takes beside that; neither gives back what earlier
+    parts needed, so it says what all parts so far have needed at most.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -215,8 +233,24 @@ def memory_used() -> int | None:
     return int(first[0]) if first and first[0].isdigit() else None
 
 
+def require_device(part: str) -> None:
+    """Ends the program if the first device does not compute any more.
+
+    Raises:
+      UserError: names the part; in this process whatever follows would fail, too.
+    """
+    try:
+        jax.block_until_ready(jax.numpy.zeros(()) + 1)
+    except Exception as error:  # whatever a driver may raise
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device: it no longer answers after the part {part!r} ({reason}); give the command "
+            "again, which leaves that part for the end"
+        ) from error
+
+
 def forget_graphs() -> None:
-    """Frees the CUDA graphs that Warp has captured, with the memory that they hold."""
+    """Lets go of the CUDA graphs that Warp has captured; the driver may keep their memory."""
     if importlib.util.find_spec("warp") is None:  # as on a TPU
         return
     import warp

@@ -143,6 +143,7 @@ def measure(
         "num_envs": config.train.num_envs,
         "updates_per_cycle": config.train.updates_per_cycle,
         "batch_size": config.replay.batch_size,
+        "matmul_precision": config.train.matmul_precision,
         "seed": config.seed,
         **parts,
         "sim_env_steps_per_s": cycle_steps / parts["simulation_s"],
@@ -171,7 +172,9 @@ def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, flo
             sample_key, label_key = jax.random.split(key)
             steps = buffer.sample(replay, sample_key, config.replay.batch_size, distribution)
             batch, reward = train.replayed(env, config, replay, steps, label_key)
-            return total + reward.sum() + batch.next_observation.sum(), None
+            way = train.returns(env, config, replay, steps, batch, reward)
+            used = (batch.observation, batch.action, batch.desired_goal, way)  # by the learner
+            return total + sum(jax.numpy.sum(x) for x in jax.tree.leaves(used)), None
 
         return jax.lax.scan(draw, jax.numpy.zeros(()), keys)[0]
 

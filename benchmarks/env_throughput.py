@@ -4,13 +4,14 @@
 
 `native`, `warp` and `jax`, with the stock model or with `-fast` or `-portable` behind, are
 `jax.vmap(env.step)` in a jitted scan on that physics, observations and goals included;
-`warp-staged` and `warp-nograph` capture CUDA graphs otherwise. `batch` is a bare Python loop over
-`mujoco.batch` with the same control, and `mujoco-warp` a bare loop over MuJoCo Warp's own step,
-both without observations. `gymnasium-sync` and `gymnasium-async` are Gymnasium's vector
-environments over Gymnasium-Robotics' Fetch v4; `envpool` is EnvPool's Fetch v4, if it is installed
-(its FetchSlide starts elsewhere). All take turns in one process on one machine; figures are medians
-over the rounds, and what the first call takes longer, compiling, stands apart. Of this project's
-own a row also says which share of the observations was finite, and of the steps dropped contacts.
+`warp-staged`, `warp-staged-ex` and `warp-nograph` capture CUDA graphs otherwise. `batch` is a bare
+Python loop over `mujoco.batch` with the same control, and `mujoco-warp` a bare loop over MuJoCo
+Warp's own step, both without observations. `gymnasium-sync` and `gymnasium-async` are Gymnasium's
+vector environments over Gymnasium-Robotics' Fetch v4; `envpool` is EnvPool's Fetch v4, if it is
+installed (its FetchSlide starts elsewhere). All take turns in one process on one machine; figures
+are medians over the rounds, and what the first call takes longer, compiling, stands apart. Of this
+project's own a row also says which share of the observations was finite, and of the steps dropped
+contacts.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -46,6 +47,7 @@ PHYSICS: dict[str, dict[str, str]] = {
     "native-fast": {"model": "fast"},
     "warp": {"physics": "warp"},
     "warp-staged": {"physics": "warp", "graph_mode": "warp_staged"},
+    "warp-staged-ex": {"physics": "warp", "graph_mode": "warp_staged_ex"},
     "warp-nograph": {"physics": "warp", "graph_mode": "none"},
     "warp-fast": {"physics": "warp", "model": "fast"},
     "jax-portable": {"physics": "jax", "model": "portable"},
@@ -130,6 +132,7 @@ def measure(
             "task": task,
             "contestant": name,
             "num_envs": count,
+            "steps": steps,
             "env_steps_per_s": steps * count / duration,
             "physics_steps_per_s": steps * count / duration * SUBSTEPS,
             "first_call_extra_s": max(first[name][1] - duration, 0.0),

@@ -85,8 +85,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def measure(config: Config, agents: int, rounds: int) -> list[dict[str, Any]]:
     """A row for single runs, whose compile seconds are those of all, and one for each mode."""
-    env = launch.make_env(config.env)
-    runs = [Run(env, dataclasses.replace(config, seed=i), Path("unused")) for i in range(agents)]
+    env, judge = launch.make_envs(config.env)
+    runs = [
+        Run(env, dataclasses.replace(config, seed=i), Path("unused"), judge=judge)
+        for i in range(agents)
+    ]
     states = group.start(runs)
     apart = [group.pick(states, i) for i in range(agents)]
     one, one_s = _compiled(functools.partial(train.epoch, env, runs[0].agent, config), apart[0])

@@ -428,10 +428,12 @@ def test_the_committed_runs_are_drawn(tmp_path):
 
 
 @pytest.mark.slow
-def test_benchmark_runs(tmp_path):
+@pytest.mark.parametrize("physics", ["native", "warp"])
+def test_benchmark_runs(tmp_path, physics):
     out = tmp_path / "out.json"
+    script = [sys.executable, str(REPO / "benchmarks/sweeping.py"), "--smoke", "--out", str(out)]
     subprocess.run(
-        [sys.executable, str(REPO / "benchmarks/sweeping.py"), "--smoke", "--out", str(out)],
+        [*script, "--physics", physics],
         env=SCRIPT_ENVIRONMENT,
         check=True,
         timeout=300,
