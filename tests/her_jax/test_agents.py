@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -277,7 +278,7 @@ def test_the_minimum_is_over_a_random_subset():
 @pytest.mark.parametrize("config", [DDPGConfig, TD3Config, SACConfig])
 def test_targets_take_the_minimum_of_as_many_critics_as_asked_for(config, count):
     settings = config(hidden=(6,), discount=DISCOUNT, critics=3, target_critics=count)
-    agent = agents.make(settings, PointEnv())
+    agent: Any = agents.make(settings, PointEnv())
     learner = agent.init(jax.random.key(0), INPUTS)
     constant = [  # the output's bias alone is left: -1, -2 and -3 whatever is put in
         jax.tree_util.tree_map_with_path(
@@ -304,11 +305,10 @@ def test_targets_take_the_minimum_of_as_many_critics_as_asked_for(config, count)
 
 def climbed(agent, learner, batch):
     """Which critics move the actor."""
+    rest: tuple[Any, ...] = (batch,)
+    actor = learner.actor.online if hasattr(learner.actor, "online") else learner.actor
     if isinstance(agent, agents.SAC):
         rest = (jnp.float32(0.0), batch, jax.random.key(0))
-        actor = learner.actor
-    else:
-        rest, actor = (batch,), learner.actor.online
 
     def loss(critics):
         return jax.tree.leaves(agent.actor_loss(actor, critics, *rest))[0]
