@@ -10,12 +10,12 @@ other graph modes; the same training on native physics; throughput of the other 
 begins after the budget, and no training with less than two and a half minutes of it left, after
 which it stops with the next epoch. A part that fails, because it does not fit or otherwise, leaves
 its error in the file and the next one runs; one that does not end within 400 s ends the program
-with a traceback, as does one after which the device no longer answers. The same command again, at
-the same commit and with the same file, measures what is missing, last of all what has failed or was
-under way when the program ended; a file of another commit is kept under another name. A copy of the
-code without its repository is told the commit by the environment variable HER_JAX_COMMIT, or begins
-anew every time. XLA reserves three quarters of a GPU's memory and Warp needs some beside
-it: on less than 40 GB set XLA_CLIENT_MEM_FRACTION=0.5.
+with a traceback; one after which the device no longer answers ends it with a line. The same command
+again, at the same commit and with the same file, measures what is missing, last of all what has
+failed or was under way when the program ended; a file of another commit is kept under another name.
+A copy of the code without its repository is told the commit by the environment variable
+HER_JAX_COMMIT, or begins anew every time. XLA reserves three quarters of a GPU's memory and Warp
+needs some beside it: on less than 40 GB set XLA_CLIENT_MEM_FRACTION=0.5.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ class Report:
     _postponed: dict[str, Callable[[], None]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for row in harness.written(self.path):
+        before = harness.written(self.path)
+        if self.path.is_file() and not before:
+            harness.set_aside(self.path)
+        for row in before:
             if "so_far" in row:
                 self.so_far[row["part"]] = row.pop("so_far")
             if row.keys() & {"result", "error"}:
@@ -115,13 +118,14 @@ class Report:
         except Exception as error:  # whatever a driver may raise; the next part may work
             traceback.print_exc()
             result = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        self._add(name, time.perf_counter() - began, result)
+        try:
+            with contextlib.suppress(Exception):  # a failed part may leave nothing to forget
+                forget_graphs()
+            if "error" in result:
+                require_device(name)
         finally:
             faulthandler.cancel_dump_traceback_later()
-        self._add(name, time.perf_counter() - began, result)
-        with contextlib.suppress(Exception):  # a failed part may leave nothing to forget
-            forget_graphs()
-        if "error" in result:
-            require_device(name)
 
     def keep(self, name: str, so_far: dict[str, Any]) -> None:
         """Writes what there is of a part that is under way."""
@@ -217,7 +221,7 @@ def memory_used() -> int | None:
     """MiB in use on the first GPU, None without one.
 
     XLA's pool is in it as a whole, and what Warp takes beside that; neither gives back what earlier
-    parts needed, so it says what all parts so far have needed at most.
+    parts needed, so it says what has been reserved so far and not what a part needed.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -242,7 +246,7 @@ def require_device(part: str) -> None:
     try:
         jax.block_until_ready(jax.numpy.zeros(()) + 1)
     except Exception as error:  # whatever a driver may raise
-        reason = str(error).splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
             f"device: it no longer answers after the part {part!r} ({reason}); give the command "
             "again, which leaves that part for the end"

@@ -67,21 +67,24 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def written(path: Path) -> list[dict[str, Any]]:
     """Rows that the same commit has written to the file on this device.
 
-    The file itself may be what edits the checkout. Without a file there are no rows; one of another
-    or an unknown commit, or of another device, is given another name and its rows are not read.
+    There are none if the commit is not known, or without a file.
+
+    The file itself may be what edits the checkout.
     """
     if not path.is_file():
         return []
     results = metrics.read_json(path)
     of_commit = (name.removesuffix("+changes") for name in (results["commit"], commit()))
     same = len(set(of_commit)) == 1 and commit() != provenance.UNKNOWN
-    if same and results["device"] == provenance.device():
-        return results["rows"]
+    return results["rows"] if same and results["device"] == provenance.device() else []
+
+
+def set_aside(path: Path) -> None:
+    """Gives a results file another name, with the first free number."""
     names = (path.with_stem(f"{path.stem}.{number}") for number in itertools.count(1))
     kept = next(name for name in names if not name.exists())
     print(f"{path} is not of this commit and device; it is kept as {kept.name}")
     path.rename(kept)
-    return []
 
 
 def write(name: str, rows: list[dict[str, Any]], out: Path | None, quiet: bool = False) -> None:

@@ -279,17 +279,18 @@ def _begun(runs: Sequence[Run], mode: str, goals: GoalSet) -> list[_Group]:
         epoch = checkpoint.latest(run.folder)
         if epoch is not None:
             by_epoch.setdefault(epoch, []).append(run)
-    return [_reopened(members, mode, goals) for members in by_epoch.values()]
+    return [_reopened(members, epoch, mode, goals) for epoch, members in by_epoch.items()]
 
 
-def _reopened(runs: list[Run], mode: str, goals: GoalSet) -> _Group:
-    """Runs with a checkpoint of the same epoch; memory holds their states and one more."""
-    states, abouts, done = start(runs), [], 0
+def _reopened(runs: list[Run], epoch: int, mode: str, goals: GoalSet) -> _Group:
+    """Runs with a checkpoint of `epoch`; memory holds their states and one more."""
+    states, abouts = start(runs), []
     for i, run in enumerate(runs):
-        done, state, about = run.reopen()
+        _, state, about = run.reopen()
         states = place(states, i, state)
+        del state  # before the next one is read
         abouts.append(about)
-    return _Group(runs, abouts, states, done, mode, goals)
+    return _Group(runs, abouts, states, epoch, mode, goals)
 
 
 def _fresh(runs: Sequence[Run], mode: str, goals: GoalSet) -> list[_Group]:

@@ -63,7 +63,8 @@ def test_rows_of_another_or_of_an_unknown_commit_are_measured_anew(tmp_path, mon
         monkeypatch.setattr(harness, "commit", lambda before=before: before)
         harness.write("accelerator", [{"part": "a", "result": 1}], path)
         monkeypatch.setattr(harness, "commit", lambda now=now: now)
-        assert len(harness.written(path)) == kept
+        assert len(harness.written(path)) == kept and path.exists()
+        assert len(accelerator.Report(path, budget_s=60.0).rows) == kept
         assert path.exists() == bool(kept)
     older = [metrics.read_json(tmp_path / f"report.{number}.json") for number in (1, 2)]
     assert [results["commit"] for results in older] == ["abc", provenance.UNKNOWN]
