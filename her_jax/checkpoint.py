@@ -40,8 +40,7 @@ def save(folder: Path, epoch: int, state: TrainState, about: dict[str, Any]) -> 
 
 def latest(folder: Path) -> int | None:
     """Epoch of the latest complete checkpoint of a run folder, None without one."""
-    epochs = [path.name for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
-    return max(map(int, epochs), default=None)
+    return max(ocp.utils.checkpoint_steps(folder / FOLDER), default=None)
 
 
 def restore(

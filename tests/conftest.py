@@ -164,6 +164,16 @@ def learn(
     env: GoalEnv, config: Config, learner: Any, statistics: Any, replay: buffer.BufferState
 ) -> tuple[Any, list[Batch]]:
     """What `train.learn` returns with DDPG, and the batches that DDPG was given."""
+    agent, kept = keeping(config, env.action_size)
+    learned = jax.jit(functools.partial(train.learn, env, agent, config))(
+        learner, statistics, replay, jax.random.key(7)
+    )
+    jax.effects_barrier()
+    return learned, kept
+
+
+def keeping(config: Config, action_size: int) -> tuple[DDPG, list[Batch]]:
+    """DDPG, and a list that gets the batches that it is given."""
     kept = []
 
     class Keeping(DDPG):
@@ -171,12 +181,7 @@ def learn(
             jax.debug.callback(kept.append, batch)
             return super().update(learner, batch, key)
 
-    agent = Keeping(ddpg(config), env.action_size)
-    learned = jax.jit(functools.partial(train.learn, env, agent, config))(
-        learner, statistics, replay, jax.random.key(7)
-    )
-    jax.effects_barrier()
-    return learned, kept
+    return Keeping(ddpg(config), action_size), kept
 
 
 def same(a: Any, b: Any) -> bool:
