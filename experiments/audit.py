@@ -148,9 +148,7 @@ def _summary_differences(
     recomputed = record.for_summary(rebuilt) | {
         "task": config.env.task,
         "seed": config.seed,
-        "physics": config.env.physics,
-        "model": config.env.model,
-        "scored_on": config.env.scored_on,
+        **record.physics(run.env, run.judge, config),
         "reward": config.env.reward,
         "env_steps": env_steps,
         "updates": epoch * config.train.cycles_per_epoch * config.train.updates_per_cycle,

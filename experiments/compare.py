@@ -7,7 +7,6 @@ refused, and the difference is named.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -71,10 +70,10 @@ def interval(share: float, count: int) -> tuple[float, float]:
     References:
       Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    z = 1.96
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy import stats  # takes a second, which refusals need not wait
+
+    found = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _line(cells: list[str]) -> str:

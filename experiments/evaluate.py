@@ -60,7 +60,7 @@ def main(
                 env.goal_spec, held_out.starts.desired_goal, outcome.success
             ),
             "costs": evaluate.costs(env, outcome),
-            "evaluation": record.settings(env, opened.config, held_out),
+            "evaluation": record.settings(env, held_out),
         }
     )
 

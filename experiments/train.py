@@ -134,13 +134,14 @@ def parse(words: list[str]) -> Launch:
 
 
 def _value(words: list[str], flag: str, default: str) -> str:
-    """The value of one flag, looked up before the others can be parsed."""
+    """The last value of one flag, as the parser takes it, looked up before the others."""
+    found = default
     for word, following in itertools.pairwise([*words, ""]):
         if word == flag:
-            return following
-        if word.startswith(flag + "="):
-            return word.removeprefix(flag + "=")
-    return default
+            found = following
+        elif word.startswith(flag + "="):
+            found = word.removeprefix(flag + "=")
+    return found
 
 
 def default_folder(config: Config) -> Path:

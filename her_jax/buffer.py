@@ -1,8 +1,8 @@
 """The goal buffer: a ring of whole episodes in device memory.
 
-Plain state and pure functions. A round of N episodes is written contiguously at the cursor;
-C is a multiple of N, so a write never wraps and costs the same whether the ring is empty or
-full. The oldest episodes go first.
+Plain state and pure functions. A round of N episodes is written contiguously at the cursor, always
+the same N, of which C is a multiple, so a write never wraps and costs the same whether the ring is
+empty or full. The oldest episodes go first.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ def capacity(state: BufferState) -> int:
 
 
 def insert(state: BufferState, episodes: Episode, priority: jax.Array | None = None) -> BufferState:
-    """Writes N episodes [N, ...] and their priorities [N] over the oldest; N divides the capacity.
+    """Writes N episodes [N, ...] and their priorities [N] over the oldest.
 
     Args:
       state: the ring.
-      episodes: new episodes, [N, ...].
+      episodes: new episodes, [N, ...]; N divides the capacity and is the same in every call for
+        one ring: the cursor cannot be checked under jit, and a write that would wrap is moved
+        back, over newer episodes.
       priority: float32 [N], at least 0; equal ones without it.
     """
     total, count = capacity(state), episodes.desired_goal.shape[0]

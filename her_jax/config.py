@@ -1,8 +1,8 @@
-"""Every setting of a run, its default, and its check.
+"""Every setting of a run, its default, and its check (`her_envs.make` has the environment's).
 
 Defaults are those of OpenAI Baselines' HER (`baselines/her/experiment/config.py`), which
-Plappert et al. 2018 (arXiv:1802.09464, appendix B) report, unless a comment says otherwise.
-Presets in `experiments/presets` change them for a task.
+Plappert et al. 2018 (arXiv:1802.09464, appendix B) report, as one of its nineteen workers has them,
+unless the setting says otherwise. Presets in `experiments/presets` change them for a task.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class EnvConfig:
     """Environment steps for which an action is held, a divisor of the horizon; all of them
     count."""
     n: int = 10
-    """Bits of BitFlip; without effect on other environments."""
+    """Bits of BitFlip; other environments have none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class ReplayConfig:
     at the start; nearer ones are not given, and the step keeps the requested goal (after Manela
     and Biess 2021, arXiv:1905.05498). 0 gives every goal."""
     batch_size: int = 256
-    """Transitions in one update."""
+    """Transitions in one update (Baselines: in each of its workers)."""
     late_batch_size: int = 0
     """Transitions in one update from `late_batch_env_steps` on; 0 for `batch_size` throughout."""
     late_batch_env_steps: int = 0
@@ -128,6 +128,12 @@ class ReplayConfig:
         for name in ("late_batch_size", "late_batch_env_steps"):
             value = getattr(self, name)
             _require(value >= 0, name, value, "is negative; 0 switches it off")
+        _require(
+            self.late_batch_size > 0 or self.late_batch_env_steps == 0,
+            "late_batch_env_steps",
+            self.late_batch_env_steps,
+            "has no effect without late_batch_size; give both",
+        )
         _require(
             self.priority in PRIORITIES,
             "priority",
@@ -369,7 +375,10 @@ def _check_agent(agent: Any) -> None:
     for name in _AT_LEAST_ONE:
         _require(values.get(name, 1) > 0, name, values.get(name), "is not positive; try 1")
     for name in _NOT_NEGATIVE:
-        _require(values.get(name, 0.0) >= 0, name, values.get(name), "is negative; try 0.1")
+        value = values.get(name, 0.0)
+        _require(
+            value >= 0 and math.isfinite(value), name, value, "is negative or infinite; try 0.1"
+        )
     _require(
         0 <= agent.discount < 1,
         "discount",
@@ -428,7 +437,8 @@ class TrainConfig:
     bfloat16 on TPUs and float32 on CPUs) or "float32". Physics and the policy's actions do not
     change with it."""
     eval_episodes: int = 200
-    """Held-out goals on which success is measured after every epoch."""
+    """Held-out goals on which success is measured after every epoch (Baselines: 10 episodes of each
+    of its workers, with goals drawn anew)."""
     checkpoint_period: int = 1
     """Epochs between two checkpoints; one is always written at the end."""
 
@@ -500,9 +510,12 @@ class Config:
         Raises:
           UserError: if a part is missing, a field is unknown, or a value is of another type.
         """
-        for part in ("env", "train", "replay", "agent", "normalizer"):
+        known = {field.name for field in dataclasses.fields(cls)}
+        for part in sorted(known - {"seed"}):
             if not isinstance(values.get(part), dict):
                 raise UserError(f"config: it holds no settings of {part}; restore it")
+        for part in values.keys() - known:
+            raise UserError(f"config: {part} is no part of it; restore it")
         try:
             agent = dict(values["agent"])
             parts = {

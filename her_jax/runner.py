@@ -31,7 +31,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from her_jax import agents, checkpoint, evaluate, goal_set, metrics, provenance, train
+from her_jax import (
+    agents,
+    checkpoint,
+    evaluate,
+    goal_set,
+    metrics,
+    prioritization,
+    provenance,
+    train,
+)
 from her_jax.audit import record, relabelling, replay, reward
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -44,7 +53,7 @@ PLUGIN = "plugin.py"
 """Copy of the file that registered the run's own strategies."""
 
 MAX_MEMORY_SHARE = 0.8
-"""Largest share of free memory that the buffer may take."""
+"""Largest share of free memory that goal buffer and simulations of training may take."""
 
 
 class Run:
@@ -89,7 +98,7 @@ class Run:
         self.judge = judge or env
         self.console = console or Console(highlight=False)
         self.agent = agents.make(config.agent, env)
-        _require_positions(env, config)
+        prioritization.require(config.replay.priority, env)
         episodes = config.train.cycles_per_epoch * config.train.num_envs
         episode_steps = env.horizon * env.steps_per_action
         self.epoch_steps = episodes * episode_steps
@@ -449,9 +458,7 @@ class Run:
         return {
             "task": self.config.env.task,
             "seed": self.config.seed,
-            "physics": self.config.env.physics,
-            "model": self.config.env.model,
-            "scored_on": self.config.env.scored_on,
+            **record.physics(self.env, self.judge, self.config),
             "env_steps": last["env_steps"],
             "updates": last["updates"],
             "wall_s": about["wall_s"],
@@ -583,22 +590,6 @@ def _free_bytes() -> int:
         return min(free, limit - used + int(details["inactive_file"]))  # reclaimable page cache
     except (OSError, ValueError, KeyError):
         return free
-
-
-def _require_positions(env: GoalEnv, config: Config) -> None:
-    """Energy is that of a thing that is seen every step."""
-    spec = env.goal_spec
-    if config.replay.priority != "energy":
-        return
-    if (spec.coordinates, spec.units) != (tuple("xyz"), "m"):
-        raise UserError(
-            f"priority: 'energy' needs goals that are positions in metres, and {env.name}'s is a "
-            f"{spec.name}; use uniform"
-        )
-    if env.steps_per_action != 1:
-        raise UserError(
-            "priority: 'energy' needs the speed of every step, and actions are held; use uniform"
-        )
 
 
 def plugin_hash(folder: Path) -> str:

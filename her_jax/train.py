@@ -131,7 +131,8 @@ def cycle(
     episodes, faults = explore(env, agent, config, state, play_key)
     episodes = rollout.without_broken(episodes, faults.broken)
     statistics = observe(config, state.normalizer, episodes, label_key)
-    priority = jax.vmap(prioritization.PRIORITIES[config.replay.priority])(episodes)
+    prioritize = prioritization.PRIORITIES[config.replay.priority]
+    priority = jax.vmap(lambda one: prioritize(one, env.seconds_per_action))(episodes)
     replay = buffer.insert(state.buffer, episodes, priority)
     learner, metrics, drawn = learn_in_stages(
         env, agent, config, state.env_steps, state.learner, statistics, replay, learn_key

@@ -6,7 +6,8 @@ Axes, always in this order and written in brackets after a field:
     B batch, E held-out goals of an evaluation, O observation size, G goal size, A action size,
     K cost channels.
 
-Two modules have an axis of their own before these: `group` S agents, `agents.parts` M critics.
+Three modules have axes of their own before these: `group` S agents, `agents.parts` M critics, and
+`statistics` S seeds, M tasks and V evaluations.
 
 Units: metres, seconds, radians unless a field says otherwise; actions lie in [-1, 1].
 Functions are written for one element ("unbatched") and lifted with `jax.vmap` by the caller.
@@ -300,6 +301,16 @@ class GoalEnv(Protocol):
         ...
 
     @property
+    def seconds_per_action(self) -> float | None:
+        """Time from one state of an episode to the next; None where time has no unit."""
+        ...
+
+    @property
+    def simulator(self) -> str | None:
+        """What simulates it, e.g. "native"; None where no physics is simulated."""
+        ...
+
+    @property
     def observation_size(self) -> int:
         """O."""
         ...
@@ -339,8 +350,8 @@ class GoalEnv(Protocol):
         """CSV of held-out starts (`goal_set.load`); None to draw them from a reserved key."""
         ...
 
-    def draw(self, key: Key) -> Any:
-        """The random part of a reset, a `Start`; consumes `key`."""
+    def draw(self, key: Key) -> Start:
+        """The random part of a reset; consumes `key`."""
         ...
 
     def begin(self, start: Any) -> EnvState:

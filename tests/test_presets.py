@@ -35,6 +35,8 @@ def test_prefixes_may_be_written_or_left_out():
         long.config == train.parse(["bit-flip", "--n", "50", "--num-envs", "8", "--k", "8"]).config
     )
     assert long.config.env.n == 50 and long.config.train.num_envs == 8
+    repeated = train.parse(["bit-flip", "--n", "20", "--n", "8"]).config  # the last one holds
+    assert repeated == train.parse(["bit-flip", "--n", "8"]).config
     td3 = train.parse(["fetch-push", "--algorithm=td3", "--agent.actor-period", "3"]).config.agent
     assert isinstance(td3, TD3Config) and td3.actor_period == 3
 

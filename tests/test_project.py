@@ -8,7 +8,10 @@ import json
 import statistics
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
 import ahead_of_time
@@ -23,11 +26,12 @@ import replay
 import sweeping
 import table
 import versus_sb3
-from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, with_
-from her_jax import metrics, relabel
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, tiny_config, with_
+from her_jax import agents, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
+from toy import PointEnv
 
 SWEEPS = sorted((REPO / "experiments" / "reference" / "sweeps").iterdir())
 
@@ -199,6 +203,45 @@ def test_tables_of_the_pages_are_the_measured_ones():
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
     assert versus_sb3.table(raced) in readme
     assert ahead_of_time.table(ahead_of_time.committed()) in physics
+
+
+def test_transfer_scores_a_policy_on_both_physics(monkeypatch, toy):
+    """A policy that walks to the goal, where steps have the other sign on the other physics."""
+
+    class Mirrored(PointEnv):
+        def step(self, state, action):
+            return super().step(state, -action)
+
+    class Walker:
+        config = tiny_config()
+
+        def restore(self):
+            agent = agents.make(self.config.agent, toy)
+            return 1, train.init(toy, agent, self.config, jax.random.key(0)), {}
+
+        def act(self, state, obs):
+            return 10 * (obs.desired_goal - obs.achieved_goal)
+
+    monkeypatch.setattr(her_envs, "make", lambda task: toy)
+    other: Any = Mirrored()
+    found = fidelity.transfer(Path("walker"), Walker(), other, 8)
+    assert found["native"]["requested_goal_success"] == 1.0
+    assert found["other"]["requested_goal_success"] == 0.0
+    assert found["episodes"] == 8 and found["run"] == "walker" and found["trained_on"] == "native"
+
+
+def test_throughput_is_steps_of_all_environments_over_seconds(monkeypatch):
+    nothing = (lambda: None, lambda: None)
+    seconds = {"batch": 2.0, "envpool": 4.0}
+    monkeypatch.setattr(env_throughput, "_open", lambda *_: nothing)
+    monkeypatch.setattr(harness, "timed", lambda call: (None, 5.0))
+    monkeypatch.setattr(harness, "side_by_side", lambda calls, rounds: seconds)
+    batch, envpool = env_throughput.measure("FetchReach", tuple(seconds), 3, 10, 1)
+    assert (batch["env_steps_per_s"], envpool["env_steps_per_s"]) == (15.0, 7.5)
+    assert (batch["physics_steps_per_s"], envpool["physics_steps_per_s"]) == (300.0, 150.0)
+    assert (batch["first_call_extra_s"], envpool["first_call_extra_s"]) == (3.0, 1.0)
+    assert batch["first_contestant_is_times_faster"] == 1.0
+    assert envpool["first_contestant_is_times_faster"] == 2.0
 
 
 def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):

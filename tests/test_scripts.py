@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -12,14 +13,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pyarrow.parquet as pq
 import pytest
 
+import her_envs
 import launch
-from conftest import REPO, SCRIPT_ENVIRONMENT, same
-from her_jax import relabel
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, same
+from her_jax import evaluate, relabel, train
 from her_jax.audit import record
+from her_jax.config import EnvConfig
+from her_jax.runner import Run
 
 TINY = [
     *("--env-steps", "200", "--num-envs", "2", "--cycles-per-epoch", "1"),
@@ -121,6 +128,8 @@ def test_bits_are_flipped_from_the_command_line(flipped):
     assert summary["env_steps"] == 64 and summary["costs"] == {}
     assert summary["requested_goal_success"] == summary["requested_goal_success_any_step"]
     assert not (flipped / "rollout.mp4").exists()
+    assert {summary[name] for name in ("physics", "model", "scored_on")} == {"none"}
+    assert "Scored on no physics" in (flipped / "audit.md").read_text()
     result = json.loads(script("audit", "flipped", folder=flipped.parent))
     assert result["clean"] and result["audited_transitions"] == 8 * 4
     assert not any(result["violations"].values())
@@ -209,6 +218,50 @@ def test_evaluate_prints_success_floor_and_settings(trained):
     assert json.loads(own)["evaluation"]["goal_set"] != settings["goal_set"]
 
 
+def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatch, toy, config):
+    """An opened run whose policy holds the goal in the first two episodes, and the first alone at
+    the end."""
+    opened, printed = [], []
+
+    class Opened(Run):
+        def restore(self):
+            return 3, train.init(toy, self.agent, config, jax.random.key(0)), {}
+
+        def evaluate(self, state, starts):
+            held, passed = jnp.arange(4) < 1, jnp.arange(4) < 2
+            return evaluate.evaluate(toy, lambda _, obs: jnp.zeros(2), starts)._replace(
+                success=held, success_any=passed
+            )
+
+    def open_run(folder, scored_on):
+        opened.append((folder, scored_on))
+        return Opened(toy, config, folder, SILENT)
+
+    monkeypatch.setattr(launch, "open_run", open_run)
+    monkeypatch.setattr(launch, "report", printed.append)
+    main = runpy.run_path(str(REPO / "experiments" / "evaluate.py"))["main"]
+    main(Path("r"), episodes=4, physics="warp")
+    assert opened == [(Path("r"), "warp")]
+    assert printed[0]["requested_goal_success"] == 0.25
+    assert printed[0]["requested_goal_success_any_step"] == 0.5
+    assert printed[0]["no_action_success"] == 0.0 and printed[0]["epoch"] == 3
+
+
+def test_every_setting_reaches_the_environment(monkeypatch):
+    """And success is judged on the stock model."""
+    made: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(her_envs, "make", lambda name, **options: made.append((name, options)))
+    other: dict[str, Any] = {
+        field.name: {"str": field.name, "int": 7}[str(field.type)]
+        for field in dataclasses.fields(EnvConfig)
+    }
+    other["scored_on"] = "native"
+    launch.make_envs(EnvConfig(**other))
+    task, judged_on = other.pop("task"), other.pop("scored_on")
+    judge = other | {"physics": judged_on, "model": "stock"}
+    assert made == [(task, other), (task, judge)]
+
+
 def test_the_audit_of_a_run_is_recomputed_from_what_it_left(trained):
     audited = record.read(trained / "run")
     assert audited.clean and audited.reward_recompute_test["audited_rows"] == 4 * 50
@@ -231,16 +284,18 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_verifying_an_edited_run_names_what_differs(flipped, tmp_path):
     copy_of(flipped, tmp_path, "summary.json", '"eval_episodes": 6', '"eval_episodes": 5')
     edit(tmp_path / "run" / "audit.md", "**Success", "**Great success")
+    edit(tmp_path / "run" / "audit.json", '"k": 4.0', '"k": 3.0')
     log = pq.read_table(tmp_path / "run" / "episodes.parquet")
     pq.write_table(log.slice(1), tmp_path / "run" / "episodes.parquet")
     printed = script("audit", "run", "--verify", folder=tmp_path, rc=1, output=True)
     lines = json.loads(printed)["differences"]
     assert {line.split(": ")[0] for line in lines} == {
-        *("summary.json", "audit.md", "episodes.parquet")
+        *("summary.json", "audit.json", "audit.md", "episodes.parquet")
     }
     told = [line for line in lines if line.startswith("summary.json")]
     assert told == ["summary.json: eval_episodes: 5 saved, 6 recomputed"]
     assert "audit.md: the text is not the record's" in lines
+    assert "audit.json: relabel_strategy.k: 3.0 saved, 4.0 recomputed" in lines
     assert any(line.startswith("episodes.parquet: rows: ") for line in lines)
     assert any(line.startswith("episodes.parquet: equal: False") for line in lines)
 

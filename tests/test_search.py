@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import her_envs
+import launch
 import presets
 import search
+from conftest import with_
 from her_jax import goal_set
 from her_jax.errors import UserError
 
@@ -61,6 +65,29 @@ def test_proposals_are_settings(quick, tmp_path):
         for name, value in trial.values.items():
             part, field = name.split(".")
             assert getattr(getattr(config, part), field) == value
+
+
+def test_the_score_is_the_mean_and_the_best_the_highest(monkeypatch):
+    curve = [(10, 0.2), (20, 0.7), (30, 0.3)]
+    monkeypatch.setattr(search, "learning_curve", lambda config, episodes: curve)
+    values = {name: choices[0] for name, choices in search.SPACE.items()}
+    trial = search.run_trial(presets.load("tuned", "fetch-push"), values, 8)
+    assert trial.score == pytest.approx(0.4) and trial.final == 0.3 and trial.env_steps == 30
+    done = [dataclasses.replace(trial, score=score) for score in (0.3, 0.9, 0.5)]
+    assert search._study(done, 0, values)[0].best_value == 0.9
+
+
+def test_curves_are_of_validation_goals(monkeypatch, toy, config):
+    """The held-out goals of published figures are never seen."""
+    drawn = []
+    draw = goal_set.draw
+    monkeypatch.setattr(launch, "make_env", lambda settings: toy)
+    monkeypatch.setattr(goal_set, "draw", lambda *words: drawn.append(words[1:]) or draw(*words))
+    monkeypatch.setattr(goal_set, "standard", None)
+    config = with_(config, env_steps=240, updates_per_cycle=1)
+    ((steps, success),) = search.learning_curve(config, 8)
+    assert steps == 240 and 0 <= success <= 1
+    assert drawn == [(8, search.VALIDATION_SEED)]
 
 
 def test_settings_are_judged_on_goals_of_their_own():

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import grouping
@@ -235,6 +236,23 @@ def test_figures_are_those_of_the_papers():
     assert goals == {(g, s) for g in ("single", "many") for s in ("future", "none")}
 
 
+def test_every_setting_trains_in_the_environment_that_it_names(tmp_path, monkeypatch):
+    made = []
+
+    def make(settings):
+        made.append((settings, PointEnv()))
+        return made[-1][1], None
+
+    monkeypatch.setattr(launch, "make_envs", make)
+    words = ["fetch-push", "--figure", "rewards", "--seeds", "0", "1", "--priority", "uniform"]
+    groups = sweep.bind(sweep.parse(words)[0], tmp_path)
+    runs = [run for members in groups for run in members]
+    assert len(runs) == 8 and len(made) == 2  # sparse and dense; strategies share them
+    for settings, env in made:
+        served = [run for run in runs if run.env is env]
+        assert len(served) == 4 and all(run.config.env == settings for run in served)
+
+
 def test_every_size_of_the_bit_figure_gets_as_many_episodes():
     found = sweep.parse(["bit-flip", "--figure", "bits"])[0]
     assert found.against == "n" and found.by == ("n", "strategy")
@@ -379,6 +397,39 @@ def test_table_of_the_success_at_the_end(runs):
         "| FetchPush | strategy=future | 0, 1, 2 | 200 | 0.900 | 0.900 [0.800, 1.000] | 200 | 0.250"
     )
     assert "| 0, 1 (unfinished: 2) | 200 | 0.300 |" in none and "not reached" in none
+
+
+@pytest.fixture
+def lopsided(tmp_path) -> list[Path]:
+    """Three seeds whose median is not their mean."""
+    curves = ([0.1, 0.1], [0.9, 0.2], [0.2, 0.9])
+    return [
+        write_run(tmp_path / f"{k}{seed}", success, k=k, seed=seed)
+        for k in (1.0, 2.0)
+        for seed, success in enumerate(curves)
+    ]
+
+
+def test_the_table_has_the_median_and_the_interquartile_mean(lopsided):
+    (line,) = plot.summary_table(lopsided[:3]).splitlines()[2:]
+    assert "| 200 | 0.200 | 0.400 [0.100, 0.900] |" in line
+
+
+def test_pictures_show_medians_best_and_mean_where_they_say(lopsided, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plot, "_save", lambda figure, out: drawn.append(figure))
+    plot.curves(lopsided[:3], tmp_path / "x.png")
+    (panel,) = drawn.pop().axes
+    (median,) = [line for line in panel.lines if line.get_linewidth() == 2]
+    assert median.get_xydata().tolist() == [[100, 0.2], [200, 0.2]]
+    (floor,) = [line for line in panel.lines if line.get_linestyle() == ":"]
+    assert floor.get_ydata()[0] == 0.25
+    plot.over_setting(lopsided, tmp_path / "x.png", "k")
+    best, mean = drawn.pop().axes
+    for axes, word, value in ((best, "best", 0.9), (mean, "mean", 0.55)):
+        assert axes.get_ylabel().startswith(word)
+        (points,) = [line for line in axes.lines if line.get_marker() == "o"]
+        np.testing.assert_allclose(points.get_xydata(), [[1, value], [2, value]])
 
 
 def test_curves_as_numbers(runs, tmp_path):

@@ -33,6 +33,8 @@ class PointEnv:
     tolerance: float = 0.1
     name: str = "Point"
     steps_per_action: int = 1
+    seconds_per_action: float | None = None
+    simulator: str | None = None
     observation_size: int = 2
     action_size: int = 2
     discrete: bool = False

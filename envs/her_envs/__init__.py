@@ -6,6 +6,7 @@ env = her_envs.make("FetchPush")
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from her_envs import bitflip
@@ -60,7 +61,7 @@ def make(
     """Makes an environment, a `her_jax.types.GoalEnv`.
 
     Args:
-      name: one of `names()`. Bit flipping heeds only `n`, the Fetch tasks all but `n`.
+      name: one of `names()`. Bit flipping has only `n`, the Fetch tasks all but `n`.
       physics: one of `PHYSICS`.
       model: one of `MODELS`: "stock" is the original's; "jax" needs "portable".
       num_threads: host threads for the `native` physics; 0 for all cores.
@@ -74,8 +75,8 @@ def make(
       n: number of bits.
 
     Raises:
-      UserError: if a name is unknown, with the list of those that are known, or the physics cannot
-        simulate the model.
+      UserError: if a name is unknown, with the list of those that are known, an environment would
+        be another than what was asked for, or the physics cannot simulate the model.
     """
     _check("environment", name, names())
     _check("physics", physics, PHYSICS)
@@ -87,9 +88,11 @@ def make(
     if name == bitflip.NAME:
         if n < 1:
             raise UserError(f"n: {n} is not positive; give the number of bits, e.g. 10")
-        if action_repeat != 1:
-            raise UserError(f"action_repeat: {action_repeat} is for Fetch tasks; use 1")
+        of_fetch = {"physics": physics, "model": model, "tolerance": tolerance}
+        of_fetch |= {"reward": reward, "goal": goal, "action_repeat": action_repeat}
+        _refuse_unused(name, of_fetch)
         return BitFlipEnv(n)
+    _refuse_unused(name, {"n": n})
     if action_repeat < 1 or HORIZON % action_repeat:
         raise UserError(f"action_repeat: {action_repeat} does not divide {HORIZON}; try 2")
     if name not in TOLERANCES[tolerance]:
@@ -113,6 +116,14 @@ def make(
 def _check(field: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UserError(f"{field}: {value!r} is unknown; choose one of {', '.join(known)}")
+
+
+def _refuse_unused(name: str, options: dict[str, Any]) -> None:
+    """Refuses what would be recorded and have no effect."""
+    for field, value in options.items():
+        default = inspect.signature(make).parameters[field].default
+        if value != default:
+            raise UserError(f"{field}: {value!r} has no meaning in {name}; leave it at {default!r}")
 
 
 __all__ = [

@@ -78,6 +78,16 @@ class BitFlipEnv:
         return 1
 
     @property
+    def seconds_per_action(self) -> None:
+        """None: a step has no duration."""
+        return None
+
+    @property
+    def simulator(self) -> None:
+        """None: there is no physics."""
+        return None
+
+    @property
     def observation_size(self) -> int:
         """The bits."""
         return self.bits

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from her_jax.types import CostSpec, EnvState, GoalEnv, GoalSpec, Key, RewardPair
+from her_jax.types import CostSpec, EnvState, GoalEnv, GoalSpec, Key, RewardPair, Start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,17 @@ class Repeated:
     def steps_per_action(self) -> int:
         """Steps for which an action is held."""
         return self.env.steps_per_action * self.times
+
+    @property
+    def seconds_per_action(self) -> float | None:
+        """Seconds for which an action is held."""
+        seconds = self.env.seconds_per_action
+        return None if seconds is None else seconds * self.times
+
+    @property
+    def simulator(self) -> str | None:
+        """That of the environment."""
+        return self.env.simulator
 
     @property
     def observation_size(self) -> int:
@@ -85,7 +96,7 @@ class Repeated:
         """That of the environment."""
         return self.env.held_out_file
 
-    def draw(self, key: Key) -> Any:
+    def draw(self, key: Key) -> Start:
         """As the environment; consumes `key`."""
         return self.env.draw(key)
 

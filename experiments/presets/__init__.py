@@ -64,10 +64,11 @@ _COMMON = (
 
 
 def with_agent(config: Config, name: str) -> Config:
-    """The same settings for another agent: its own defaults, but for what all agents have.
+    """The same settings for another agent: its own defaults, but for what both agents have.
 
     Args:
-      config: settings whose agent's network sizes, learning rates, discount and targets are kept.
+      config: settings whose agent's network sizes, learning rates, discount and targets are kept,
+        as far as the other has them.
       name: one of `her_jax.config.AGENTS`.
 
     Raises:

@@ -29,7 +29,7 @@ def make(config: AgentConfig, env: GoalEnv) -> Agent:
             return TD3(config, env.action_size)
         case SACConfig():
             return SAC(config, env.action_size)
-        case _:
+        case DQNConfig():
             return DQN(config, env.action_size)
 
 

@@ -141,7 +141,7 @@ def _representation(
     reached = metrics["recommanded_goal_reached"]
     if unexplained and reached is not None and reached >= HIGH_REACHED:
         evidence.append(
-            f"coverage is fine and {reached:.1%} of hindsight goals are reached on purpose, but "
-            f"{metrics['requested_goal_success']:.1%} of the requested ones"
+            f"exploration is not known to be at fault, and {reached:.1%} of hindsight goals are "
+            f"reached on purpose, but {metrics['requested_goal_success']:.1%} of the requested ones"
         )
     return evidence

@@ -30,6 +30,9 @@ JSON = "audit.json"
 MARKDOWN = "audit.md"
 LOG = "episodes.parquet"
 
+NO_PHYSICS = "none"
+"""In place of simulator, model and version where nothing is simulated."""
+
 SECTION = "goal-conditioned reinforcement learning with hindsight experience replay"
 
 
@@ -168,7 +171,7 @@ def build(
             ),
             "share_within_three_sigma": rows.share_holds,
         },
-        evaluation=settings(env, config, goals),
+        evaluation=settings(env, goals),
         report_metrics=figures,
         costs=costs,
         no_action_costs=idle_costs,
@@ -216,12 +219,27 @@ def _goal_space(env: GoalEnv) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(spec) | boxes))  # tuples become lists
 
 
-def settings(env: GoalEnv, config: Config, goals: GoalSet) -> dict[str, Any]:
+def physics(env: GoalEnv, judge: GoalEnv, config: Config) -> dict[str, str]:
+    """What `summary.json` says of the physics that a run was trained and scored on.
+
+    Args:
+      env: the environment of training.
+      judge: that which success is measured on.
+      config: settings of the run.
+    """
+    return {
+        "physics": env.simulator or NO_PHYSICS,
+        "model": config.env.model if env.simulator else NO_PHYSICS,
+        "scored_on": judge.simulator or NO_PHYSICS,
+    }
+
+
+def settings(env: GoalEnv, goals: GoalSet) -> dict[str, Any]:
     """What success means; figures may be compared only where all of this is equal."""
     return {
         "task": env.name,
-        "physics": config.env.scored_on,
-        "mujoco": provenance.versions()["mujoco"],
+        "physics": env.simulator or NO_PHYSICS,
+        "mujoco": provenance.versions()["mujoco"] if env.simulator else NO_PHYSICS,
         "goal_set": goals.sha256,
         "episodes": goals.episodes,
         "held_out": env.goal_spec.can_be_held_out,
@@ -403,12 +421,19 @@ def markdown(record: AuditRecord) -> str:
         "| exploration, success of the exploring policy less that of the evaluated one | "
         f"{record.reward_decomposition['exploration']:+.3f} |",
         "",
-        f"Scored on {e['physics']} physics, MuJoCo {e['mujoco']}; {record.made_with['device']}; by "
-        f"commit `{record.made_with['commit']}`.",
+        f"Scored on {_scored_on(e)}; {record.made_with['device']}; by commit "
+        f"`{record.made_with['commit']}`.",
         "",
         *(f"- {name}: `{value}`" for name, value in record.hashes.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _scored_on(evaluation: dict[str, Any]) -> str:
+    """The physics, in words."""
+    if evaluation["physics"] == NO_PHYSICS:
+        return "no physics, nothing is simulated"
+    return f"{evaluation['physics']} physics, MuJoCo {evaluation['mujoco']}"
 
 
 def _metrics(measured: measure.Measured) -> dict[str, Any]:

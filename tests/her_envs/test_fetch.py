@@ -1,5 +1,8 @@
 """The environments as pure functions: batching, randomness, options, refusals."""
 
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo's bindings come without type stubs.
+
 from __future__ import annotations
 
 import importlib.util
@@ -10,16 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 import chex
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
 import her_envs
 from conftest import REPO, fetch, fetch_reset, fetch_step, same
-from her_envs.fetch import model
+from her_envs.fetch import cost, model
 from her_envs.fetch.env import MIN_OBJECT_DISTANCE
-from her_envs.physics import native
+from her_envs.physics import base, native
 from her_jax.errors import UserError
-from her_jax.types import GoalObs
+from her_jax.types import Box, GoalObs
 
 
 def test_names():
@@ -49,6 +53,45 @@ def test_any_batch_shape_gives_the_same_bits(env):
     for one, many, alone in zip(*map(jax.tree.leaves, (flat, nested, single)), strict=True):
         np.testing.assert_array_equal(one, many.reshape(one.shape))
         np.testing.assert_array_equal(one[4], alone)
+
+
+@pytest.mark.parametrize("variant", ["stock", "portable"])
+def test_costs_by_hand(variant):
+    """The portable model has a sensor of forces for each pair of geoms, whose sum counts."""
+    scene = her_envs.make("FetchPush", model=variant).physics.scene
+    at, data = base.Handles.of(scene), mujoco.MjData(scene.model)
+    mujoco.mj_setState(scene.model, data, scene.row, mujoco.mjtState.mjSTATE_INTEGRATION)
+    mujoco.mj_forward(scene.model, data)
+    data.sensordata[at.distances] = np.linspace(-0.001, 0.03, len(at.distances))
+    data.sensordata[at.distances[1]] = -0.02  # the deepest
+    forces = np.zeros((len(at.forces) // 3, 3))
+    forces[0] = [3, 0, 1]
+    forces[-1] += [0, 4, -1]
+    data.sensordata[at.forces] = forces.ravel()
+    read = base.readings(data, at)
+    inside = np.array([1.0, 0.5, 0.5])
+    read = read._replace(
+        grip_pos=inside - np.array([0.3, 0.4, 0.0]),
+        grip_velp=np.array([0.02, 0.0, 0.0]),  # metres a step of 0.04 s
+        object_pos=np.array([1.3, 0.75, scene.table_top - 0.001]),
+    )
+    box = Box(tuple(inside), (2.0, 2.0, 2.0))
+    np.testing.assert_allclose(cost.costs(read, scene, box), [5.0, 0.02, 0.5, 0.5, 1.0], rtol=1e-5)
+    above = read._replace(object_pos=np.array([1.3, 0.75, scene.table_top + 0.001]))
+    assert cost.costs(above, scene, box)[-1] == 0
+
+
+@pytest.mark.parametrize("name", ["FetchPush", "FetchSlide", "FetchReach"])
+def test_the_workspace_is_the_box_of_starts_and_goals_and_a_margin(name):
+    env = fetch(name)
+    here, top = env.physics.scene.gripper_pos, env.physics.scene.table_top
+    centre = here + {"FetchSlide": np.array([0.4, 0.0, 0.0])}.get(name, np.zeros(3))
+    reach = {"FetchPush": 0.15, "FetchSlide": 0.3, "FetchReach": 0.15}[name]
+    starts = {"FetchPush": 0.15, "FetchSlide": 0.1, "FetchReach": 0.15}[name]
+    low, high = env._workspace()
+    np.testing.assert_allclose(low[:2], np.minimum(centre - reach, here - starts)[:2] - 0.1)
+    np.testing.assert_allclose(high[:2], np.maximum(centre + reach, here + starts)[:2] + 0.1)
+    assert low[2] == top and high[2] >= here[2] + 0.1 - 1e-9
 
 
 def test_number_of_threads_does_not_change_a_bit():
@@ -232,6 +275,13 @@ def test_named_variants_leave_parity():
         ({"reward": "shaped"}, "reward: 'shaped' is unknown; choose one of sparse"),
         ({"num_threads": -1}, "num_threads: -1 is negative"),
         ({"name": "FetchReach", "tolerance": "her2017"}, "is not defined for FetchReach"),
+        ({"n": 20}, "n: 20 has no meaning in FetchPush; leave it at 10"),
+        ({"name": "BitFlip", "reward": "dense"}, "reward: 'dense' has no meaning in BitFlip"),
+        ({"name": "BitFlip", "goal": "single"}, "goal: 'single' has no meaning in BitFlip"),
+        ({"name": "BitFlip", "physics": "jax"}, "physics: 'jax' has no meaning in BitFlip"),
+        ({"name": "BitFlip", "model": "fast"}, "model: 'fast' has no meaning in BitFlip"),
+        ({"name": "BitFlip", "tolerance": "her2017"}, "tolerance: 'her2017' has no meaning"),
+        ({"name": "BitFlip", "action_repeat": 2}, "action_repeat: 2 has no meaning in BitFlip"),
     ],
 )
 def test_bad_arguments_get_one_line(arguments, message):

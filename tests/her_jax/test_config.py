@@ -21,6 +21,11 @@ from her_jax.errors import UserError
         (ReplayConfig, {"audited_rows": -1}, "audited_rows: -1"),
         (ReplayConfig, {"batch_size": 2, "late_batch_size": 8}, "audited_rows: 4 is more than"),
         (ReplayConfig, {"late_batch_size": -1}, "late_batch_size: -1"),
+        (
+            ReplayConfig,
+            {"late_batch_env_steps": 9},
+            "late_batch_env_steps: 9 has no effect without",
+        ),
         (ReplayConfig, {"n_step": 0}, "n_step: 0"),
         (ReplayConfig, {"priority_share": 1.5}, "priority_share: 1.5"),
         (TrainConfig, {"observation_noise": -0.1}, "observation_noise: -0.1"),
@@ -32,6 +37,7 @@ from her_jax.errors import UserError
         (DDPGConfig, {"target_period": 0}, "target_period: 0"),
         (DDPGConfig, {"action_l2": -0.1}, "action_l2: -0.1"),
         (DDPGConfig, {"noise_std": -0.1}, "noise_std: -0.1"),
+        (DDPGConfig, {"noise_std": float("inf")}, "noise_std: inf"),
         (DDPGConfig, {"random_action_probability": 2.0}, "random_action_probability: 2.0"),
         (NormalizerConfig, {"std_floor": 0.0}, "std_floor: 0.0"),
         (TrainConfig, {"num_envs": 0}, "num_envs: 0"),
@@ -70,6 +76,8 @@ def test_unknown_and_missing_fields_are_refused():
         Config.from_dict({**values, "agent": {"hiden": 3}})
     with pytest.raises(UserError, match="config"):
         Config.from_dict({name: value for name, value in values.items() if name != "replay"})
+    with pytest.raises(UserError, match="config: optimizer is no part of it"):
+        Config.from_dict(values | {"optimizer": {"momentum": 0.9}})
 
 
 def test_frozen():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from conftest import SILENT, optimised, same, with_
@@ -94,6 +96,37 @@ def test_branches_on_counters_stay_branches_under_vmap(config, tmp_path):
     states = jax.eval_shape(lambda: group.start(runs))
     traced = {mode: str(jax.make_jaxpr(group.epoch(runs[0], mode))(states)) for mode in MODES}
     assert traced["vmap"].count(" cond[") == traced["map"].count(" cond[") > 1
+
+
+def test_every_reopened_seed_has_its_own_state(mapped, config, tmp_path):
+    shutil.copytree(mapped, tmp_path / "g")
+    runs = runs_of(with_(config, env_steps=1200), tmp_path / "g")
+    for run in runs:
+        (run.folder / "summary.json").unlink()
+    (reopened,) = group._begun(runs, "map", runs[0].prepare(3))
+    for i, run in enumerate(runs):
+        assert same(group.pick(reopened.states, i), run.restore()[1])
+        assert reopened.abouts[i]["commits"]
+
+
+def test_a_refused_seed_takes_its_state_and_no_other_with_it(config, tmp_path):
+    runs = runs_of(config, tmp_path)
+    goals: Any = None
+    states: Any = {"x": jnp.arange(3.0)}
+    members = group._Group(runs, [{"seed": i} for i in range(3)], states, 0, "map", goals)
+    members._compiled = (print, print)
+
+    def call(i: int) -> int:
+        if i == 1:
+            raise UserError("training: critic_loss not finite")
+        return 10 * i
+
+    assert members._each(call) == [0, 20]
+    assert [run.config.seed for run in members.runs] == [0, 2]
+    assert [about["seed"] for about in members.abouts] == [0, 2]
+    left: Any = members.states
+    assert left["x"].tolist() == [0, 2] and members._compiled is None
+    assert members.stopped == {runs[1].folder: "training: critic_loss not finite"}
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import her_envs
 from conftest import SILENT, naming_episodes, p_value, with_
 from her_jax import agents, buffer, prioritization, train
 from her_jax.errors import UserError
@@ -29,14 +30,17 @@ def test_energy_of_a_lift_and_of_a_push():
     lifted = moving([[0, 0, 0.4], [0, 0, 0.41], [0, 0, 0.42], [0, 0, 0.42]])
     speed = 0.01 / 0.04
     expected = (9.81 * 0.01 + 0.5 * speed**2) + 9.81 * 0.01  # then the speed is lost
-    np.testing.assert_allclose(prioritization.energy(lifted), expected, rtol=1e-4)
+    np.testing.assert_allclose(prioritization.energy(lifted, 0.04), expected, rtol=1e-4)
 
     struck = moving([[0, 0, 0.4], [0.1, 0, 0.4], [0.2, 0, 0.4], [0.2, 0, 0.4]])
     assert prioritization.MAX_STEP_ENERGY < 0.5 * (0.1 / 0.04) ** 2
-    np.testing.assert_allclose(prioritization.energy(struck), 0.5, rtol=1e-4)
+    np.testing.assert_allclose(prioritization.energy(struck, 0.04), 0.5, rtol=1e-4)
+
+    slow = prioritization.energy(lifted, 0.08)
+    np.testing.assert_allclose(slow, expected - 0.375 * speed**2, rtol=1e-4)  # at half the speed
 
     still = moving([[0.3, 0.2, 0.4]] * 4)
-    assert prioritization.energy(still) == 0
+    assert prioritization.energy(still, 0.04) == 0
 
 
 def ring(priorities, per_round=2):
@@ -82,10 +86,27 @@ def test_energy_is_that_of_a_thing_in_space(config, tmp_path):
         Run(PointEnv(), with_(config, priority="energy"), tmp_path / "r", SILENT)
 
 
+def test_energy_needs_a_clock_and_heeds_held_actions():
+    env = her_envs.make("FetchPush")
+    prioritization.require("energy", env)
+    assert env.seconds_per_action == 0.04
+    held = her_envs.make("FetchPush", action_repeat=5)
+    prioritization.require("energy", held)
+    assert held.seconds_per_action == pytest.approx(0.2)
+
+    class Timeless(type(env)):
+        seconds_per_action = None
+
+    timeless = Timeless(env.task, env.physics, env.tolerance)
+    with pytest.raises(UserError, match="priority: 'energy' needs time, and FetchPush has none"):
+        prioritization.require("energy", timeless)
+
+
 def test_training_stores_priorities_and_replays_by_them(monkeypatch, config):
     """Only the first episode of a round has any; all that is drawn is of such episodes."""
 
-    def first_of_round(episode):
+    def first_of_round(episode, seconds):
+        assert seconds is None  # the point has no clock
         return (episode.desired_goal[0] == chosen).astype(jnp.float32)
 
     env, config = PointEnv(), with_(config, priority_share=1.0, audited_rows=8)

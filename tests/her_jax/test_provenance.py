@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from her_jax import provenance
 
 
@@ -19,3 +21,10 @@ def test_the_commit_is_the_checkouts_or_what_a_copy_is_told(monkeypatch):
     assert provenance.commit() == "abc"
     monkeypatch.delenv(provenance.COMMIT_VARIABLE)
     assert provenance.commit() == provenance.UNKNOWN
+
+
+@pytest.mark.parametrize(("status", "suffix"), [("", ""), (" M her_jax/train.py", "+changes")])
+def test_edits_are_admitted(monkeypatch, status, suffix):
+    answers = {"ls-files": "provenance.py", "rev-parse": "a" * 40, "status": status}
+    monkeypatch.setattr(provenance, "_git", lambda folder, command, *_: answers[command])
+    assert provenance.commit() == "a" * 40 + suffix

@@ -83,6 +83,48 @@ def test_a_broken_episode_has_failed_in_the_log_too(toy, config, finished, tmp_p
     assert not log.equal(again.slice(1), table)
 
 
+def columns(table: pa.Table, *names: str) -> list[np.ndarray]:
+    """Columns of vectors or numbers as arrays."""
+    return [np.array(table[name].to_pylist()) for name in names]
+
+
+def test_a_row_of_the_log_is_one_step(finished):
+    """States follow each other, rewards are those of the state that a step led to."""
+    table = log.read(finished[2] / record.LOG)
+    source, episode, step = columns(table, "source", "episode", "step")
+    before, after, goal = columns(table, "achieved_goal", "next_achieved_goal", "desired_goal")
+    action, cost, reward = columns(table, "action", "cost", "reward")
+    first = step == 0
+    assert (step.reshape(-1, 15) == np.arange(15)).all()  # whole episodes, one after another
+    assert (before[first] == 0).all()  # where the toy starts
+    follows = ~first[1:]
+    assert (before[1:][follows] == after[:-1][follows]).all()
+    assert (episode[1:] == episode[:-1])[follows].all() and (source[1:] == source[:-1])[
+        follows
+    ].all()
+    np.testing.assert_allclose(after - before, 0.1 * np.clip(action, -1, 1), atol=1e-6)
+    np.testing.assert_allclose(cost[:, 0], np.linalg.norm(after - before, axis=-1), atol=1e-6)
+    distance = np.linalg.norm(after - goal, axis=-1)
+    clear = abs(distance - 0.1) > 1e-5
+    np.testing.assert_array_equal(reward[clear], -(distance > 0.1)[clear].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"pairs": {"hit": "paid -1.0"}},
+        {"identity_mismatches": 1},
+        {"violations": {"reward": 1}},
+        {"share_within_three_sigma": False},
+    ],
+)
+def test_any_fault_makes_a_record_unclean(finished, fault):
+    sound = record.read(finished[2])
+    test = sound.reward_recompute_test
+    assert sound.clean and fault.keys() <= test.keys()
+    assert not dataclasses.replace(sound, reward_recompute_test=test | fault).clean
+
+
 def test_rows_beyond_the_filled_ones_do_not_count():
     array = np.arange(12.0).reshape(6, 2)
     longer = np.concatenate([array, np.ones((3, 2))])

@@ -52,7 +52,7 @@ class FetchState(struct.PyTreeNode):
     dropped: jax.Array
 
 
-class Start(NamedTuple):
+class FetchStart(NamedTuple):
     """The random part of a reset, metres.
 
     Attributes:
@@ -99,6 +99,16 @@ class FetchEnv:
     def steps_per_action(self) -> int:
         """Actions are not held; `her_envs.Repeated` does that."""
         return 1
+
+    @property
+    def seconds_per_action(self) -> float:
+        """25 actions a second."""
+        return self.physics.scene.dt
+
+    @property
+    def simulator(self) -> str:
+        """The physics backend, as given to `her_envs.make`."""
+        return self.physics.name
 
     @property
     def observation_size(self) -> int:
@@ -163,7 +173,7 @@ class FetchEnv:
         """Draws an object position and a goal, and begins there; consumes `key`."""
         return self.begin(self.draw(key))
 
-    def begin(self, start: Start) -> FetchState:
+    def begin(self, start: FetchStart) -> FetchState:
         """The initial state of an episode."""
         physics, values = self.physics.reset(jnp.asarray(start.object_xy))
         return self._state(physics, values, jnp.asarray(start.desired_goal))
@@ -273,11 +283,11 @@ class FetchEnv:
         low[2] = self.physics.scene.table_top
         return Box(tuple(map(float, low)), tuple(map(float, high)))
 
-    def draw(self, key: Key) -> Start:
+    def draw(self, key: Key) -> FetchStart:
         """The random part of `reset`, without physics; consumes `key`."""
         object_key, goal_key = jax.random.split(key)
         goal = self._single_goal() if self.single_goal else self._draw_goal(goal_key)
-        return Start(self._draw_object(object_key), goal)
+        return FetchStart(self._draw_object(object_key), goal)
 
     def _draw_object(self, key: Key) -> jax.Array:
         """Uniform on the square less the disc of 0.1 m: rejection until accepted, so exact."""

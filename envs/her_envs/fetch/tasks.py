@@ -29,7 +29,8 @@ class FetchTask:
       has_object: whether there is an object; then its position is the achieved goal.
       block_gripper: whether the fingers are held shut and the fourth action ignored.
       gripper_extra_height: added to the height of the gripper's starting pose.
-      target_in_the_air: whether half of the goals are lifted by U(0, 0.45) m.
+      target_in_the_air: whether half of an object's goals are lifted by U(0, 0.45) m; a gripper's
+        goals lie in the whole box.
       target_offset: added to the goal.
       object_range: half side of the square around the gripper in which objects start.
       target_range: half side of the box around the gripper from which goals are drawn.

@@ -181,6 +181,11 @@ class Physics(Protocol):
     """Advances one simulation by one environment step; unbatched, for `jax.vmap`."""
 
     @property
+    def name(self) -> str:
+        """As given to `her_envs.make`."""
+        ...
+
+    @property
     def scene(self) -> Scene:
         """What is simulated."""
         ...

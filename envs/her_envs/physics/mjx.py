@@ -93,8 +93,8 @@ class Mjx:
     that are not finite once and goes on from the starting pose, so that whoever plays it can tell.
 
     Attributes:
+      name: one of `IMPLEMENTATIONS`, "warp" or "jax".
       scene: what is simulated.
-      implementation: "warp" or "jax".
       nconmax, njmax: what MuJoCo Warp holds for each simulation.
     """
 
@@ -122,7 +122,7 @@ class Mjx:
             simulate the model.
         """
         require_options(nconmax, njmax, graph_mode)
-        self.scene, self.implementation = scene, implementation
+        self.scene, self.name = scene, implementation
         self.nconmax, self.njmax = nconmax, njmax
         model = scene.model
         self._mjx = _library(implementation)
@@ -209,7 +209,7 @@ class Mjx:
             def one(given: dict[str, jax.Array]) -> Any:
                 data = self._mjx.forward(self._model, blank.replace(**given))
                 found = {name: getattr(data, name) for name in COMPARED}
-                if self.implementation == "warp":
+                if self.name == "warp":
                     found["nefc"] = data._impl.nefc.reshape(())
                 later = self._mjx.step(self._model, blank.replace(**given))
                 return found, later.qpos, later.qvel
@@ -262,7 +262,7 @@ class Mjx:
 
         data = jax.vmap(begun)(states, gripper_delta, finger_delta)
         substep = jax.vmap(functools.partial(self._mjx.step, self._model))
-        if self.implementation == "warp":  # in pure JAX, XLA makes use of what is constant
+        if self.name == "warp":  # in pure JAX, XLA makes use of what is constant
             substep = hoisted(substep, data)
         data, _ = jax.lax.scan(lambda x, _: (substep(x), None), data, length=scene.substeps)
         return jax.vmap(ended)(data)
@@ -288,17 +288,17 @@ class Mjx:
         Its data, and what XLA is known to take besides on the default backend.
         """
         with jax.ensure_compile_time_eval():
-            data = self._mjx.make_data(self.scene.model, impl=self.implementation, **self._sizes(1))
+            data = self._mjx.make_data(self.scene.model, impl=self.name, **self._sizes(1))
         stated = sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
         return int(stated * _WORKING_MEMORY.get(jax.default_backend(), 1.0))
 
     def _sizes(self, count: int) -> dict[str, int]:
         """What `make_data` must know of `count` simulations in MuJoCo Warp."""
-        return capacities(count, self.nconmax, self.njmax) if self.implementation == "warp" else {}
+        return capacities(count, self.nconmax, self.njmax) if self.name == "warp" else {}
 
     def _overflow(self, data: Any) -> jax.Array:
         """What a step dropped, int32 []: bits of `OverflowType`, and 0 in pure JAX."""
-        if self.implementation == "jax":
+        if self.name == "jax":
             return jnp.zeros((), jnp.int32)
         from mujoco.mjx.third_party.mujoco_warp._src.types import OverflowType
 
@@ -308,7 +308,7 @@ class Mjx:
     def _put(self, model: mujoco.MjModel, graph_mode: str) -> Any:
         """The model on the device."""
         options: dict[str, Any] = {}
-        if self.implementation == "warp":
+        if self.name == "warp":
             device = jax.default_backend()
             if device not in ("cpu", "gpu"):
                 raise UserError(
@@ -324,15 +324,12 @@ class Mjx:
 
                 options["graph_mode"] = JaxCallableGraphMode[graph_mode.upper()]
         try:
-            on_device = self._mjx.put_model(model, impl=self.implementation, **options)
+            on_device = self._mjx.put_model(model, impl=self.name, **options)
         except NotImplementedError as error:
             raise UserError(
-                f"physics: {self.implementation!r} cannot simulate this model ({error}); "
-                "use model 'portable'"
+                f"physics: {self.name!r} cannot simulate this model ({error}); use model 'portable'"
             ) from None
-        if (
-            self.implementation == "warp"
-        ):  # what overflows is counted; its kernels need not print it
+        if self.name == "warp":  # what overflows is counted; its kernels need not print it
             on_device = on_device.tree_replace({"opt._impl.warn_overflow": 0})
         return on_device
 
@@ -342,9 +339,7 @@ class Mjx:
         Fields of one value become broadcasts of it, so that no program carries the arrays.
         """
         with jax.ensure_compile_time_eval():
-            data = self._mjx.make_data(
-                self.scene.model, impl=self.implementation, **self._sizes(count)
-            )
+            data = self._mjx.make_data(self.scene.model, impl=self.name, **self._sizes(count))
 
         def field(value: Any) -> Any:
             if not isinstance(value, jax.Array):

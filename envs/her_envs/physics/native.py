@@ -87,8 +87,11 @@ class Native:
     the life of the object; no simulation's state outlives a call in them.
 
     Attributes:
+      name: "native".
       scene: what is simulated.
     """
+
+    name = "native"
 
     def __init__(self, scene: Scene, num_threads: int = 0):
         """Binds a scene to a number of threads.
