@@ -92,6 +92,7 @@ def test_resume_makes_what_is_missing_and_touches_nothing_else(swept, tmp_path, 
     (audited / metrics.SUMMARY).unlink()
     shutil.rmtree(begun / "checkpoints")
     (begun / metrics.SUMMARY).unlink()
+    shutil.rmtree(folder / "strategy=future-seed1" / "checkpoints")  # of a run that is finished
     whole = sorted(folder.glob("strategy=future*/*"))
     before = {path: path.stat().st_mtime_ns for path in whole}
     command(monkeypatch, "--resume", str(folder))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import compare
 from conftest import SILENT, with_
 from her_jax import evaluate, goal_set, metrics
 from her_jax.audit import log, record
@@ -88,9 +89,15 @@ def columns(table: pa.Table, *names: str) -> list[np.ndarray]:
     return [np.array(table[name].to_pylist()) for name in names]
 
 
-def test_a_row_of_the_log_is_one_step(finished):
+def test_a_row_of_the_log_is_one_step(toy, config, finished):
     """States follow each other, rewards are those of the state that a step led to."""
-    table = log.read(finished[2] / record.LOG)
+
+    def walk(key, obs):
+        return 10 * (obs.desired_goal - obs.achieved_goal)
+
+    played, _ = evaluate.episodes(toy, walk, goal_set.draw(toy, 4).starts)
+    key, about = jax.random.key(0), {"failure_labels": ()}
+    table = log.build(toy, config, played, finished[0], key, about)
     source, episode, step = columns(table, "source", "episode", "step")
     before, after, goal = columns(table, "achieved_goal", "next_achieved_goal", "desired_goal")
     action, cost, reward = columns(table, "action", "cost", "reward")
@@ -106,6 +113,7 @@ def test_a_row_of_the_log_is_one_step(finished):
     np.testing.assert_allclose(cost[:, 0], np.linalg.norm(after - before, axis=-1), atol=1e-6)
     distance = np.linalg.norm(after - goal, axis=-1)
     clear = abs(distance - 0.1) > 1e-5
+    assert set(reward) == {-1.0, 0.0}
     np.testing.assert_array_equal(reward[clear], -(distance > 0.1)[clear].astype(np.float32))
 
 
@@ -123,6 +131,21 @@ def test_any_fault_makes_a_record_unclean(finished, fault):
     test = sound.reward_recompute_test
     assert sound.clean and fault.keys() <= test.keys()
     assert not dataclasses.replace(sound, reward_recompute_test=test | fault).clean
+
+
+def test_a_compared_run_shows_its_interval_and_its_costs(finished):
+    saved = record.read(finished[2])
+    figures = saved.report_metrics | {"requested_goal_success": 0.975}
+    channel = {"units": "m", "episode_sum": 12.5, "worst_step": 3.25}
+    shown = dataclasses.replace(
+        saved,
+        report_metrics=figures,
+        evaluation=saved.evaluation | {"episodes": 200},
+        costs=dict.fromkeys(saved.costs, channel),
+    )
+    header, _, line = compare.table({"a": shown}).splitlines()
+    assert "speed (m)" in header
+    assert "| 0.975 | 0.943 to 0.989 |" in line and line.endswith("| 12.5 | 12.5 |")
 
 
 def test_rows_beyond_the_filled_ones_do_not_count():
