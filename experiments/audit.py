@@ -74,7 +74,8 @@ def audit_run(run: Run) -> bool:
     _, state, about = run.restore()
     launch.status.print("compiling, then auditing ...")
     built = run.audit(state, about, goal_set.standard(run.env, run.config.train.eval_episodes))
-    record.refresh_summary(run.folder, built)
+    simulated = record.physics(run.env, run.judge, run.config)
+    record.refresh_summary(run.folder, built, simulated)
     test = built.reward_recompute_test
     launch.report(
         {

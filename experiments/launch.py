@@ -71,6 +71,11 @@ def make_envs(settings: EnvConfig) -> tuple[GoalEnv, GoalEnv]:
     """
     require_judge("scored_on", settings.scored_on)
     env = make_env(settings)
+    if env.simulator is None and settings.scored_on != EnvConfig.scored_on:
+        raise UserError(
+            f"scored_on: {settings.scored_on!r} has no meaning in {settings.task}, "
+            "where nothing is simulated; leave it out"
+        )
     judging = dataclasses.replace(settings, physics=settings.scored_on, model="stock")
     return env, env if judging == settings else make_env(judging)
 

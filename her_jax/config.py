@@ -81,7 +81,7 @@ class ReplayConfig:
     late_batch_size: int = 0
     """Transitions in one update from `late_batch_env_steps` on; 0 for `batch_size` throughout."""
     late_batch_env_steps: int = 0
-    """Environment steps after which `late_batch_size` applies, if it is not 0."""
+    """Environment steps after which `late_batch_size` applies; only given with it."""
     priority: str = "uniform"
     """Which episodes are replayed: "uniform", or "energy" (Zhao and Tresp 2018,
     arXiv:1810.01363)."""

@@ -21,9 +21,9 @@ float32 [], at least 0."""
 GRAVITY = 9.81
 """m/s^2."""
 
-MAX_STEP_ENERGY = 0.5
-"""Joules that a step adds at most, so that one blow does not outweigh all else (the authors' code,
-`clip_energy` for FetchPickAndPlace; used here for all Fetch tasks)."""
+MAX_POWER = 12.5
+"""Watts with which energy is added at most, so that one blow does not outweigh all else: 0.5 J in
+a step of 40 ms (the authors' code, `clip_energy` for FetchPickAndPlace; used here for all tasks)."""
 
 
 def uniform(episode: Episode, seconds: float | None = None) -> jax.Array:
@@ -47,7 +47,7 @@ def energy(episode: Episode, seconds: float | None) -> jax.Array:
     position = episode.achieved_goal
     velocity = jnp.diff(position, axis=0, prepend=position[:1]) / seconds
     total = GRAVITY * position[:, -1] + 0.5 * jnp.sum(jnp.square(velocity), axis=-1)
-    return jnp.sum(jnp.clip(jnp.diff(total), 0.0, MAX_STEP_ENERGY))
+    return jnp.sum(jnp.clip(jnp.diff(total), 0.0, MAX_POWER * seconds))
 
 
 PRIORITIES: dict[str, Priority] = {"uniform": uniform, "energy": energy}

@@ -307,7 +307,7 @@ class GoalEnv(Protocol):
 
     @property
     def simulator(self) -> str | None:
-        """What simulates it, e.g. "native"; None where no physics is simulated."""
+        """The MuJoCo backend that simulates it, e.g. "native"; None where none does."""
         ...
 
     @property

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,12 @@ def test_bits_are_flipped_from_the_command_line(flipped):
     assert not (flipped / "rollout.mp4").exists()
     assert {summary[name] for name in ("physics", "model", "scored_on")} == {"none"}
     assert "Scored on no physics" in (flipped / "audit.md").read_text()
+    older = (flipped / "summary.json").read_text().replace('"none"', '"native"')
+    (flipped / "summary.json").write_text(older)
     result = json.loads(script("audit", "flipped", folder=flipped.parent))
     assert result["clean"] and result["audited_transitions"] == 8 * 4
     assert not any(result["violations"].values())
+    assert json.loads((flipped / "summary.json").read_text())["scored_on"] == "none"  # mended
 
 
 @pytest.mark.slow
@@ -250,7 +254,12 @@ def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatc
 def test_every_setting_reaches_the_environment(monkeypatch):
     """And success is judged on the stock model."""
     made: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(her_envs, "make", lambda name, **options: made.append((name, options)))
+
+    def make(name, **options):
+        made.append((name, options))
+        return types.SimpleNamespace(simulator="native")
+
+    monkeypatch.setattr(her_envs, "make", make)
     other: dict[str, Any] = {
         field.name: {"str": field.name, "int": 7}[str(field.type)]
         for field in dataclasses.fields(EnvConfig)

@@ -61,7 +61,8 @@ def make(
     """Makes an environment, a `her_jax.types.GoalEnv`.
 
     Args:
-      name: one of `names()`. Bit flipping has only `n`, the Fetch tasks all but `n`.
+      name: one of `names()`. Bit flipping has only `n`, the Fetch tasks all but `n`; what would
+        make another task or another physics of the other kind is refused.
       physics: one of `PHYSICS`.
       model: one of `MODELS`: "stock" is the original's; "jax" needs "portable".
       num_threads: host threads for the `native` physics; 0 for all cores.
@@ -119,7 +120,7 @@ def _check(field: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _refuse_unused(name: str, options: dict[str, Any]) -> None:
-    """Refuses what would be recorded and have no effect."""
+    """Refuses what a run would be told apart by although the environment is the same."""
     for field, value in options.items():
         default = inspect.signature(make).parameters[field].default
         if value != default:

@@ -290,11 +290,11 @@ def for_summary(record: AuditRecord) -> dict[str, Any]:
     }
 
 
-def refresh_summary(folder: Path, record: AuditRecord) -> None:
-    """Brings the part of a finished run's summary that repeats the record up to date."""
+def refresh_summary(folder: Path, record: AuditRecord, simulated: dict[str, str]) -> None:
+    """Brings what a finished run's summary repeats of the record, and its `physics`, up to date."""
     path = folder / metrics.SUMMARY
     if path.is_file():
-        metrics.write_json(path, metrics.read_json(path) | for_summary(record))
+        metrics.write_json(path, metrics.read_json(path) | for_summary(record) | simulated)
 
 
 def read(folder: Path) -> AuditRecord:

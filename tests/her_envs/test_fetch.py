@@ -21,6 +21,7 @@ import her_envs
 from conftest import REPO, fetch, fetch_reset, fetch_step, same
 from her_envs.fetch import cost, model
 from her_envs.fetch.env import MIN_OBJECT_DISTANCE
+from her_envs.fetch.tasks import TASKS
 from her_envs.physics import base, native
 from her_jax.errors import UserError
 from her_jax.types import Box, GoalObs
@@ -81,17 +82,19 @@ def test_costs_by_hand(variant):
     assert cost.costs(above, scene, box)[-1] == 0
 
 
-@pytest.mark.parametrize("name", ["FetchPush", "FetchSlide", "FetchReach"])
+@pytest.mark.parametrize("name", TASKS)
 def test_the_workspace_is_the_box_of_starts_and_goals_and_a_margin(name):
     env = fetch(name)
     here, top = env.physics.scene.gripper_pos, env.physics.scene.table_top
     centre = here + {"FetchSlide": np.array([0.4, 0.0, 0.0])}.get(name, np.zeros(3))
-    reach = {"FetchPush": 0.15, "FetchSlide": 0.3, "FetchReach": 0.15}[name]
-    starts = {"FetchPush": 0.15, "FetchSlide": 0.1, "FetchReach": 0.15}[name]
+    reach = {"FetchSlide": 0.3}.get(name, 0.15)
+    starts = {"FetchSlide": 0.1}.get(name, 0.15)
+    resting = env.physics.scene.object_height if name != "FetchReach" else 0.0
+    highest = {"FetchReach": here[2] + 0.15, "FetchPickAndPlace": resting + 0.45}.get(name, resting)
     low, high = env._workspace()
     np.testing.assert_allclose(low[:2], np.minimum(centre - reach, here - starts)[:2] - 0.1)
     np.testing.assert_allclose(high[:2], np.maximum(centre + reach, here + starts)[:2] + 0.1)
-    assert low[2] == top and high[2] >= here[2] + 0.1 - 1e-9
+    assert low[2] == top and high[2] == pytest.approx(max(here[2], highest) + 0.1)
 
 
 def test_number_of_threads_does_not_change_a_bit():

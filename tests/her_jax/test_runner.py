@@ -327,7 +327,7 @@ def test_success_is_measured_where_the_judge_says(toy, config, tmp_path):
 
 
 def test_what_does_not_score_itself_needs_a_judge(toy, config, tmp_path):
-    """Or its record would name physics that did not score it."""
+    """Or its settings would name physics that did not score it."""
     for change in ({"physics": "warp"}, {"model": "fast"}, {"scored_on": "warp"}):
         other = with_(config, **change)
         with pytest.raises(UserError, match="judge: none given, and success is measured on"):
