@@ -23,7 +23,7 @@ GRAVITY = 9.81
 
 MAX_POWER = 12.5
 """Watts with which energy is added at most, so that one blow does not outweigh all else: 0.5 J in
-a step of 40 ms (the authors' code, `clip_energy` for FetchPickAndPlace; used here for all tasks)."""
+a step of 40 ms (the authors' code, `clip_energy` for FetchPickAndPlace; here for all)."""
 
 
 def uniform(episode: Episode, seconds: float | None = None) -> jax.Array:
