@@ -26,7 +26,7 @@ MAX_POWER = 12.5
 a step of 40 ms (the authors' code, `clip_energy` for FetchPickAndPlace; here for all)."""
 
 
-def uniform(episode: Episode, seconds: float | None = None) -> jax.Array:
+def uniform(episode: Episode, seconds: float | None) -> jax.Array:
     """The same for all."""
     del seconds
     return jnp.ones_like(episode.achieved_goal[0, 0])

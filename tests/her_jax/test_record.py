@@ -106,9 +106,8 @@ def test_a_row_of_the_log_is_one_step(toy, config, finished):
     assert (before[first] == 0).all()  # where the toy starts
     follows = ~first[1:]
     assert (before[1:][follows] == after[:-1][follows]).all()
-    assert (episode[1:] == episode[:-1])[follows].all() and (source[1:] == source[:-1])[
-        follows
-    ].all()
+    for column in (episode, source):
+        assert (column[1:] == column[:-1])[follows].all()
     np.testing.assert_allclose(after - before, 0.1 * np.clip(action, -1, 1), atol=1e-6)
     np.testing.assert_allclose(cost[:, 0], np.linalg.norm(after - before, axis=-1), atol=1e-6)
     distance = np.linalg.norm(after - goal, axis=-1)
