@@ -24,9 +24,8 @@ import tyro
 import harness
 import launch
 import presets
-from her_jax import agents, buffer, evaluate, goal_set, rollout, train
+from her_jax import agents, buffer, evaluate, goal_set, memory, rollout, train
 from her_jax.config import Config
-from her_jax.runner import memory_plan, require_memory
 from her_jax.types import GoalEnv
 
 
@@ -130,8 +129,8 @@ def measure(
 ) -> dict[str, Any]:
     """The row of one backend; `keep` is given what there is of it after every epoch."""
     env, judge = launch.make_envs(config.env)
-    require_memory(env, config)
-    print(memory_plan(env, config))
+    memory.require(env, config)
+    print(memory.plan(env, config))
     began = time.perf_counter()
     cycle_steps = config.train.num_envs * env.horizon * env.steps_per_action
     parts = seconds_of_parts(env, config, rounds)

@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from her_jax import checkpoint, evaluate, metrics, train
+from her_jax import checkpoint, evaluate, memory, metrics, train
 from her_jax.audit import replay
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
-from her_jax.runner import Clock, Run, require_memory
+from her_jax.runner import Clock, Run
 
 BATCHES = ("auto", "map", "vmap")
 """Ways to run several agents; "auto" is "map" on a CPU and "vmap" elsewhere."""
@@ -79,7 +79,7 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     waiting = [run for run in runs if not finished(run)]
     if not waiting:
         return {}
-    require_memory(waiting[0].env, waiting[0].config, len(waiting))
+    memory.require(waiting[0].env, waiting[0].config, len(waiting))
     goals = waiting[0].prepare(len(waiting))
     groups = [*_begun(waiting, mode, goals), *_fresh(waiting, mode, goals)]
     stopped: dict[Path, str] = {}

@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import psutil
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import (
@@ -36,6 +34,7 @@ from her_jax import (
     checkpoint,
     evaluate,
     goal_set,
+    memory,
     metrics,
     prioritization,
     provenance,
@@ -47,13 +46,8 @@ from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
 from her_jax.types import GoalEnv, GoalObs, Key
 
-_CGROUP = Path("/sys/fs/cgroup")
-
 PLUGIN = "plugin.py"
 """Copy of the file that registered the run's own strategies."""
-
-MAX_MEMORY_SHARE = 0.8
-"""Largest share of free memory that goal buffer and simulations of training may take."""
 
 
 class Run:
@@ -109,7 +103,7 @@ class Run:
             raise UserError(
                 f"env_steps: {steps}, in whole epochs, must be below 2**31; ask for fewer"
             )
-        require_memory(env, config)
+        memory.require(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -145,7 +139,7 @@ class Run:
           UserError: if the reward fails its test, or there are too few held-out goals.
         """
         reward.require(self.env)
-        self.console.print(memory_plan(self.env, self.config, agents))
+        self.console.print(memory.plan(self.env, self.config, agents))
         return goal_set.standard(self.env, self.config.train.eval_episodes)
 
     def create(self) -> dict[str, Any]:
@@ -528,68 +522,6 @@ class Clock:
         start = time.perf_counter()
         result = jax.block_until_ready(function(*args))
         return result, time.perf_counter() - start
-
-
-def require_memory(env: GoalEnv, config: Config, agents: int = 1) -> None:
-    """Refuses goal buffers and simulations that free memory cannot hold, before anything compiles.
-
-    Args:
-      env: the environment, which says how large an episode is.
-      config: settings, which say how many are stored.
-      agents: how many there will be of each.
-
-    Raises:
-      UserError: names the capacity, or the number of environments, that fits.
-    """
-    capacity, num_envs = config.replay.capacity, config.train.num_envs
-    episode, worlds, free = episode_bytes(env), agents * num_envs * env.bytes_per_env, _free_bytes()
-    if worlds > MAX_MEMORY_SHARE * free:
-        fits = int(MAX_MEMORY_SHARE * free / env.bytes_per_env / agents)
-        raise UserError(
-            f"num_envs: {num_envs} simulations of {env.bytes_per_env / 1e3:.0f} kB need "
-            f"{worlds / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; at most {fits} fit"
-        )
-    needed, room = agents * episode * capacity, MAX_MEMORY_SHARE * free - worlds
-    if needed > room:
-        fits = int(room / episode / agents) // num_envs * num_envs
-        of = f" of each of {agents} agents" if agents > 1 else ""
-        raise UserError(
-            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer{of} and "
-            f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
-        )
-
-
-def episode_bytes(env: GoalEnv) -> int:
-    """Memory of a stored episode."""
-    example = jax.eval_shape(lambda: train.example_episode(env))
-    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
-
-
-def memory_plan(env: GoalEnv, config: Config, agents: int = 1) -> str:
-    """What runs side by side will hold in the first device's memory, in a line."""
-    capacity, num_envs = agents * config.replay.capacity, agents * config.train.num_envs
-    parts = [f"goal buffer {capacity * episode_bytes(env) / 1e9:.2f} GB"]
-    if env.bytes_per_env:
-        parts.append(
-            f"{num_envs:,} simulations of {env.bytes_per_env / 1e3:.0f} kB: "
-            f"{num_envs * env.bytes_per_env / 1e9:.2f} GB"
-        )
-    return f"memory: {', '.join(parts)}; free {_free_bytes() / 1e9:.1f} GB"
-
-
-def _free_bytes() -> int:
-    """Free memory of the first device; the host's where the device does not say."""
-    stats = jax.devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    free = psutil.virtual_memory().available
-    try:  # a container's own limit, where it has one
-        limit = int(_CGROUP.joinpath("memory.max").read_text())
-        used = int(_CGROUP.joinpath("memory.current").read_text())
-        details = dict(line.split() for line in _CGROUP.joinpath("memory.stat").open())
-        return min(free, limit - used + int(details["inactive_file"]))  # reclaimable page cache
-    except (OSError, ValueError, KeyError):
-        return free
 
 
 def plugin_hash(folder: Path) -> str:

@@ -241,31 +241,6 @@ def test_missing_checkpoints_are_named(toy, config, tmp_path):
         run(toy, config, tmp_path).restore()
 
 
-def test_buffer_that_does_not_fit_is_refused_with_its_size(toy, config, tmp_path):
-    huge = with_(config, capacity=4 * 10**12)
-    with pytest.raises(UserError, match=r"capacity: 4000000000000 episodes need \d+\.\d GB"):
-        run(toy, huge, tmp_path / "r")
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_containers_memory_limit_counts(monkeypatch, tmp_path):
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("3000\n")
-    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\n")
-    monkeypatch.setattr(runner, "_CGROUP", tmp_path)
-    assert runner._free_bytes() == 2500
-    (tmp_path / "memory.max").write_text("max\n")
-    assert runner._free_bytes() > 10**8
-
-
-def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_free_bytes", lambda: 100_000)
-    with pytest.raises(UserError, match="at most") as error:
-        run(toy, with_(config, capacity=40_000), tmp_path / "r")
-    fits = int(str(error.value).split("at most ")[1].split()[0])
-    run(toy, with_(config, capacity=fits // 4 * 4), tmp_path / "r")
-
-
 def test_an_edited_configuration_is_refused(toy, config, copied):
     """Settings that a run keeps for life; a longer budget is no edit."""
     for changes in ({"strategy": "final"}, {"k": 1.0}, {"discount": 0.5}, {"seed": 3}):
@@ -341,13 +316,3 @@ def test_steps_that_cannot_be_counted_are_refused(toy, config, tmp_path):
         with_(config, env_steps=2**31)
     with pytest.raises(UserError, match=r"env_steps: \d+, in whole epochs, must be below"):
         run(toy, with_(config, env_steps=2**31 - 1), tmp_path / "run")
-
-
-def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(config, tmp_path):
-    greedy = PointEnv(bytes_per_env=10**12)
-    with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):
-        run(greedy, config, tmp_path / "r")
-    small = PointEnv(bytes_per_env=1000)
-    assert "4 simulations of 1 kB: 0.00 GB" in runner.memory_plan(small, config)
-    assert "12 simulations of 1 kB: 0.00 GB" in runner.memory_plan(small, config, agents=3)
-    assert "simulations" not in runner.memory_plan(PointEnv(), config)

@@ -1,0 +1,81 @@
+"""What goal buffers and simulations take of a device's memory, before anything compiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import psutil
+
+from her_jax import train
+from her_jax.config import Config
+from her_jax.errors import UserError
+from her_jax.types import GoalEnv
+
+MAX_SHARE = 0.8
+"""Largest share of free memory that goal buffers and simulations of training may take."""
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def require(env: GoalEnv, config: Config, agents: int = 1) -> None:
+    """Refuses goal buffers and simulations that free memory cannot hold, before anything compiles.
+
+    Args:
+      env: the environment, which says how large an episode is.
+      config: settings, which say how many are stored.
+      agents: how many there will be of each.
+
+    Raises:
+      UserError: names the capacity, or the number of environments, that fits.
+    """
+    capacity, num_envs = config.replay.capacity, config.train.num_envs
+    episode, worlds, free = episode_bytes(env), agents * num_envs * env.bytes_per_env, free_bytes()
+    if worlds > MAX_SHARE * free:
+        fits = int(MAX_SHARE * free / env.bytes_per_env / agents)
+        raise UserError(
+            f"num_envs: {num_envs} simulations of {env.bytes_per_env / 1e3:.0f} kB need "
+            f"{worlds / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; at most {fits} fit"
+        )
+    needed, room = agents * episode * capacity, MAX_SHARE * free - worlds
+    if needed > room:
+        fits = int(room / episode / agents) // num_envs * num_envs
+        of = f" of each of {agents} agents" if agents > 1 else ""
+        raise UserError(
+            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer{of} and "
+            f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
+        )
+
+
+def episode_bytes(env: GoalEnv) -> int:
+    """Memory of a stored episode."""
+    example = jax.eval_shape(lambda: train.example_episode(env))
+    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
+
+
+def plan(env: GoalEnv, config: Config, agents: int = 1) -> str:
+    """What runs side by side will hold in the first device's memory, in a line."""
+    capacity, num_envs = agents * config.replay.capacity, agents * config.train.num_envs
+    parts = [f"goal buffer {capacity * episode_bytes(env) / 1e9:.2f} GB"]
+    if env.bytes_per_env:
+        parts.append(
+            f"{num_envs:,} simulations of {env.bytes_per_env / 1e3:.0f} kB: "
+            f"{num_envs * env.bytes_per_env / 1e9:.2f} GB"
+        )
+    return f"memory: {', '.join(parts)}; free {free_bytes() / 1e9:.1f} GB"
+
+
+def free_bytes() -> int:
+    """Free memory of the first device; the host's where the device does not say."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    free = psutil.virtual_memory().available
+    try:  # a container's own limit, where it has one
+        limit = int(_CGROUP.joinpath("memory.max").read_text())
+        used = int(_CGROUP.joinpath("memory.current").read_text())
+        details = dict(line.split() for line in _CGROUP.joinpath("memory.stat").open())
+        return min(free, limit - used + int(details["inactive_file"]))  # reclaimable page cache
+    except (OSError, ValueError, KeyError):
+        return free

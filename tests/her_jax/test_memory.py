@@ -1,0 +1,46 @@
+"""The memory plan: what does not fit is refused, with what would."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import SILENT, with_
+from her_jax import memory
+from her_jax.errors import UserError
+from her_jax.runner import Run
+from toy import PointEnv
+
+
+def test_buffer_that_does_not_fit_is_refused_with_its_size(toy, config, tmp_path):
+    huge = with_(config, capacity=4 * 10**12)
+    with pytest.raises(UserError, match=r"capacity: 4000000000000 episodes need \d+\.\d GB"):
+        Run(toy, huge, tmp_path / "r", SILENT)
+    assert not (tmp_path / "r").exists()
+
+
+def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100_000)
+    with pytest.raises(UserError, match="at most") as error:
+        Run(toy, with_(config, capacity=40_000), tmp_path / "r", SILENT)
+    fits = int(str(error.value).split("at most ")[1].split()[0])
+    Run(toy, with_(config, capacity=fits // 4 * 4), tmp_path / "r", SILENT)
+
+
+def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(config, tmp_path):
+    greedy = PointEnv(bytes_per_env=10**12)
+    with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):
+        Run(greedy, config, tmp_path / "r", SILENT)
+    small = PointEnv(bytes_per_env=1000)
+    assert "4 simulations of 1 kB: 0.00 GB" in memory.plan(small, config)
+    assert "12 simulations of 1 kB: 0.00 GB" in memory.plan(small, config, agents=3)
+    assert "simulations" not in memory.plan(PointEnv(), config)
+
+
+def test_a_containers_memory_limit_counts(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free_bytes() == 2500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes() > 10**8
