@@ -182,6 +182,9 @@ class NormalizerConfig:
                 value,
                 "is not positive; --help shows its default",
             )
+        _require(
+            math.isfinite(self.std_floor), "std_floor", self.std_floor, "is not finite; try 0.01"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -401,10 +404,16 @@ def _check_agent(agent: Any) -> None:
         f"is more than there are critics ({values.get('critics')})",
     )
     _require(
-        values.get("temperature", 1.0) > 0,
+        0 < values.get("temperature", 1.0) < math.inf,
         "temperature",
         values.get("temperature"),
-        "is not positive; try 0.1",
+        "is not positive and finite; try 0.1",
+    )
+    _require(
+        math.isfinite(values.get("target_entropy_per_action", -1.0)),
+        "target_entropy_per_action",
+        values.get("target_entropy_per_action"),
+        "is not finite; try -1",
     )
 
 
@@ -458,7 +467,9 @@ class TrainConfig:
             f"is unknown; choose one of {', '.join(MATMUL_PRECISIONS)}",
         )
         noise = self.observation_noise
-        _require(noise >= 0, "observation_noise", noise, "is negative; try 0.01")
+        _require(
+            0 <= noise < math.inf, "observation_noise", noise, "is negative or infinite; try 0.01"
+        )
         _require(self.env_steps < 2**31, "env_steps", self.env_steps, "must be below 2**31")
 
 

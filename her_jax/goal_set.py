@@ -56,7 +56,7 @@ def standard(env: GoalEnv, episodes: int | None = None) -> GoalSet:
     the whole set.
 
     Raises:
-      UserError: if the file is damaged, or has fewer rows.
+      UserError: if the file is damaged or has fewer rows, or more than `MOST` are asked for.
     """
     if env.held_out_file is None:
         return draw(env, SIZE if episodes is None else episodes)

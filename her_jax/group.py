@@ -31,7 +31,7 @@ from her_jax import checkpoint, evaluate, memory, metrics, train
 from her_jax.audit import replay
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
-from her_jax.runner import Clock, Run
+from her_jax.runner import Clock, Run, busy_s
 
 BATCHES = ("auto", "map", "vmap")
 """Ways to run several agents; "auto" is "map" on a CPU and "vmap" elsewhere."""
@@ -263,7 +263,7 @@ class _Group:
     def _show(self, lines: list[dict[str, Any]], epochs: int, floor: float) -> None:
         """One line for an epoch of all runs."""
         success = [line["requested_goal_success"] for line in lines]
-        seconds = sum(line["train_s"] + line["eval_s"] + line["audit_s"] for line in lines)
+        seconds = sum(map(busy_s, lines))
         speed = self.runs[0].epoch_steps * len(lines) / sum(line["train_s"] for line in lines)
         self._console.print(
             f"epoch {self.done}/{epochs}  {lines[0]['env_steps']:>9,} steps x {len(lines)}  "

@@ -31,17 +31,17 @@ def require(env: GoalEnv, config: Config, agents: int = 1) -> None:
       UserError: names the capacity, or the number of environments, that fits.
     """
     capacity, num_envs = config.replay.capacity, config.train.num_envs
+    of = f" of each of {agents} agents" if agents > 1 else ""
     episode, worlds, free = episode_bytes(env), agents * num_envs * env.bytes_per_env, free_bytes()
     if worlds > MAX_SHARE * free:
         fits = int(MAX_SHARE * free / env.bytes_per_env / agents)
         raise UserError(
-            f"num_envs: {num_envs} simulations of {env.bytes_per_env / 1e3:.0f} kB need "
+            f"num_envs: {num_envs} simulations{of} of {env.bytes_per_env / 1e3:.0f} kB need "
             f"{worlds / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; at most {fits} fit"
         )
     needed, room = agents * episode * capacity, MAX_SHARE * free - worlds
     if needed > room:
         fits = int(room / episode / agents) // num_envs * num_envs
-        of = f" of each of {agents} agents" if agents > 1 else ""
         raise UserError(
             f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer{of} and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"

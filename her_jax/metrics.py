@@ -7,6 +7,7 @@ goals. What hindsight goals show must be called something else.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,14 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
+    write_whole(path, lambda partial: partial.write_text(text))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Has `write` fill a file beside `path` that then takes its place."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text)
+        write(partial)
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)

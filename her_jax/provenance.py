@@ -14,7 +14,7 @@ import jax
 
 _PACKAGES = (
     *("her-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "brax", "numpy"),
-    *("mujoco", "warp-lang", "gymnasium-robotics"),
+    *("mujoco", "mujoco-mjx", "warp-lang", "gymnasium-robotics"),
 )
 
 COMMIT_VARIABLE = "HER_JAX_COMMIT"

@@ -49,7 +49,7 @@ def episode(key: Key, step: Moment, stored: jax.Array, horizon: int) -> Moment:
 
 
 def random(key: Key, step: Moment, stored: jax.Array, horizon: int) -> Moment:
-    """Any state of any stored episode: the one strategy that crosses episodes."""
+    """Any state of any stored episode: the one strategy whose achieved goals cross episodes."""
     del step
     episode_key, time_key = jax.random.split(key)
     return Moment(
@@ -107,10 +107,11 @@ def register(name: str, strategy: Strategy, *, audited_as: str) -> None:
       strategy: pure and unbatched; see `Strategy`.
       audited_as: the built-in strategy that may take goals from the same places: "future" for later
         states of the episode, "episode" for any of its states, "random" for any stored state, and
-        so on. The auditor stops a run whose goals come from anywhere else.
+        so on; or a registered one, which stands for its own. The auditor stops a run whose goals
+        come from anywhere else.
 
     Raises:
-      UserError: if the name is taken, or there is no such built-in strategy.
+      UserError: if the name is taken, or there is no strategy `audited_as`, or it is `none`.
     """
     if name in STRATEGIES:
         raise UserError(f"strategy: {name!r} is taken; choose another name")

@@ -51,7 +51,7 @@ PLUGIN = "plugin.py"
 
 
 class Run:
-    """A configuration bound to an environment and a folder; nothing is written until `start`.
+    """A configuration bound to an environment and a folder, where making it writes nothing.
 
     Attributes:
       env, judge, config, folder, console: as given.
@@ -80,7 +80,8 @@ class Run:
 
         Raises:
           UserError: if goal buffer or simulations would not fit into free memory, a judge is
-            missing, or the steps of whole epochs cannot be counted.
+            missing, agent or priority do not fit the environment, or the steps of whole epochs
+            cannot be counted.
         """
         self.env, self.config, self.folder = env, config, folder
         trained, scored = (config.env.physics, config.env.model), (config.env.scored_on, "stock")
@@ -109,8 +110,8 @@ class Run:
         """Trains from scratch in a new folder; returns the final state and the summary.
 
         Raises:
-          UserError: if the folder already exists, the reward fails its test, or there are not as
-            many held-out goals as the settings ask for.
+          UserError: if the folder already exists, the reward fails its test, there are not as
+            many held-out goals as the settings ask for, or training must stop; see `check`.
         """
         goals = self.prepare()
         about = self.create()
@@ -123,7 +124,8 @@ class Run:
         """Goes on from the latest checkpoint and ends as an uninterrupted run does.
 
         Raises:
-          UserError: if there is no checkpoint, it does not fit, or nothing is left to train.
+          UserError: if there is no checkpoint, it does not fit, nothing is left to train, or
+            training must stop; see `check`.
         """
         goals = self.prepare()
         epoch, state, about = self.reopen()
@@ -291,6 +293,8 @@ class Run:
         clock: Clock,
     ) -> tuple[train.TrainState, dict[str, Any]]:
         """Epochs after `done` until the last, each evaluated, logged and perhaps saved."""
+        if done == self.epochs:  # only the audit is missing
+            return state, self.finish(state, about, goals, clock)
         pay = replay.scorer(self.env.reward)
         run_epoch, run_evaluation = self._compile(state, goals, about)
         floor = self.announce(goals)
@@ -394,7 +398,11 @@ class Run:
     def finish(
         self, state: train.TrainState, about: dict[str, Any], goals: GoalSet, clock: Clock
     ) -> dict[str, Any]:
-        """Audits the final state, and writes and returns the summary."""
+        """Audits the final state, and writes and returns the summary.
+
+        Raises:
+          UserError: if a held-out goal was requested in training.
+        """
         self.console.print("auditing ...")
         audit = self.audit(state, about, goals)
         about["wall_s"] = clock.total()
@@ -448,7 +456,6 @@ class Run:
     ) -> dict[str, Any]:
         """Headline, costs and failure labels are the audit record's; times are the run's."""
         last = lines[-1]
-        busy = sum(line["train_s"] + line["eval_s"] + line["audit_s"] for line in lines)
         return {
             "task": self.config.env.task,
             "seed": self.config.seed,
@@ -464,7 +471,7 @@ class Run:
             **record.for_summary(audit),
             "reward": self.config.env.reward,
             "audited_rows": int(sum(line["audited_rows"] for line in lines)),
-            "audit_share_of_time": sum(line["audit_s"] for line in lines) / busy,
+            "audit_share_of_time": sum(line["audit_s"] for line in lines) / sum(map(busy_s, lines)),
             "versions": provenance.versions(),
             "device": provenance.device(),
             "commit": ", ".join(about["commits"]),
@@ -494,7 +501,7 @@ class Run:
             bar = progress.add_task(self.env.name, total=self.epochs, completed=epoch)
 
             def show(record: dict[str, Any]) -> None:
-                left = (self.epochs - record["epoch"]) * (record["train_s"] + record["eval_s"])
+                left = (self.epochs - record["epoch"]) * busy_s(record)
                 progress.console.print(
                     f"{record['env_steps']:>9,} steps  "
                     f"{record['train_steps_per_s']:>7,.0f} steps/s  "
@@ -522,6 +529,11 @@ class Clock:
         start = time.perf_counter()
         result = jax.block_until_ready(function(*args))
         return result, time.perf_counter() - start
+
+
+def busy_s(line: Mapping[str, Any]) -> float:
+    """Seconds of an epoch, by its line of `metrics.jsonl`: training, evaluation and audit."""
+    return line["train_s"] + line["eval_s"] + line["audit_s"]
 
 
 def plugin_hash(folder: Path) -> str:

@@ -23,7 +23,7 @@ def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
         report.keep("c", {"figure": 7})
         raise KeyboardInterrupt
 
-    report = accelerator.Report(path, budget_s=60.0)
+    report = accelerator.Report(path, budget_s=90.0)
     report.part("a", lambda: measure("a"))
     report.part("b", lambda: 1 / 0)
     with pytest.raises(KeyboardInterrupt):
@@ -32,18 +32,18 @@ def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     assert rows["a"]["result"] == {"figure": 1} and "ZeroDivisionError" in rows["b"]["error"]
     assert rows["c"]["so_far"] == {"figure": 7}
 
-    report = accelerator.Report(path, budget_s=60.0)  # is cut off before it comes to "c"
+    report = accelerator.Report(path, budget_s=90.0)  # is cut off before it comes to "c"
     report.part("c", lambda: measure("c"))
     report.part("d", lambda: measure("d"))
     (row,) = (row for row in metrics.read_json(path)["rows"] if row["part"] == "b")
     assert "ZeroDivisionError" in row["error"]  # until it has been tried again
-    report = accelerator.Report(path, budget_s=60.0)
-    report.part("c", lambda: measure("c"), needs_s=61.0)
+    report = accelerator.Report(path, budget_s=59.0)
+    report.part("c", lambda: measure("c"))
     report.postponed()
     (row,) = (row for row in metrics.read_json(path)["rows"] if row["part"] == "c")
     assert "skipped" in row and row["so_far"] == {"figure": 7}
 
-    report = accelerator.Report(path, budget_s=60.0)
+    report = accelerator.Report(path, budget_s=90.0)
     for name in "abcde":
         report.part(name, lambda name=name: measure(name))
     report.postponed()
@@ -64,7 +64,7 @@ def test_rows_of_another_or_of_an_unknown_commit_are_measured_anew(tmp_path, mon
         harness.write("accelerator", [{"part": "a", "result": 1}], path)
         monkeypatch.setattr(harness, "commit", lambda now=now: now)
         assert len(harness.written(path)) == kept and path.exists()
-        assert len(accelerator.Report(path, budget_s=60.0).rows) == kept
+        assert len(accelerator.Report(path, budget_s=90.0).rows) == kept
         assert path.exists() == bool(kept)
     older = [metrics.read_json(tmp_path / f"report.{number}.json") for number in (1, 2)]
     assert [results["commit"] for results in older] == ["abc", provenance.UNKNOWN]
@@ -75,7 +75,7 @@ def test_a_device_that_no_longer_answers_ends_the_program(tmp_path, monkeypatch)
     """Parts that cannot work any more must not be left as failed."""
     path = tmp_path / "report.json"
     monkeypatch.setattr(harness, "commit", lambda: "abc")
-    report = accelerator.Report(path, budget_s=60.0)
+    report = accelerator.Report(path, budget_s=90.0)
     report.part("a", lambda: 1 / 0)  # the device is well
     monkeypatch.setattr(jax, "block_until_ready", lambda _: 1 / 0)
     with pytest.raises(UserError, match="no longer answers after the part 'b'"):

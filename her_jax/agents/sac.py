@@ -83,9 +83,7 @@ class SAC:
 
     def sample(self, actor: Any, inputs: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
         """Actions [..., A] of the stochastic policy and their log density [...]; consumes `key`."""
-        mean, log_std = self.distribution(actor, inputs)
-        raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
-        return jnp.tanh(raw), log_density(raw, mean, log_std)
+        return draw(*self.distribution(actor, inputs), key)
 
     def init(self, key: Key, input_size: int) -> LearnerState:
         """Fresh networks, targets equal to them; consumes `key`."""
@@ -133,12 +131,12 @@ class SAC:
         self, actor: Any, critics: Any, temperature: jax.Array, batch: Batch, key: Key
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Entropy against value, []; also the mean value [] and log density []."""
-        action, log_pi = self.sample(actor, batch.inputs, key)
+        mean, log_std = self.distribution(actor, batch.inputs)
+        action, log_pi = draw(mean, log_std, key)
         values = parts.values(self.config, critics, batch.inputs, action)
         all_of_them = self.config.target_critics == self.config.critics
         value = jnp.mean(jnp.min(values, axis=0) if all_of_them else jnp.mean(values, axis=0))
-        greedy = jnp.tanh(self.distribution(actor, batch.inputs)[0])
-        penalty = self.config.action_l2 * jnp.mean(jnp.square(greedy))
+        penalty = self.config.action_l2 * jnp.mean(jnp.square(jnp.tanh(mean)))
         log_pi = jnp.mean(log_pi)
         return temperature * log_pi - value + penalty, (value, log_pi)
 
@@ -198,6 +196,12 @@ class SAC:
             -(log_pi + target_entropy),
             learner.temperature_optimizer,
         )
+
+
+def draw(mean: jax.Array, log_std: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
+    """Actions [..., A] after tanh and their log density [...]; consumes `key`."""
+    raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    return jnp.tanh(raw), log_density(raw, mean, log_std)
 
 
 def log_density(raw: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:

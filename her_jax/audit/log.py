@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from her_jax import train
+from her_jax import metrics, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.types import Episode, GoalEnv, Key, Moment
@@ -43,9 +43,7 @@ REPLAYED_EPISODES = 20
 
 def write(path: Path, table: pa.Table) -> None:
     """Writes the log; the file is replaced whole."""
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    metrics.write_whole(path, lambda partial: pq.write_table(table, partial))
 
 
 def build(

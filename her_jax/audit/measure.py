@@ -78,9 +78,10 @@ def measure(
 
         hindsight_ratio: relabelled share of the drawn rows, with those that are given a goal that
           another episode was asked for, which are no hindsight rows below.
-        replayed_reward: mean reward of the drawn rows, which the learner sees.
-        identity_mismatches: drawn rows whose reward under the requested goal differs between a
-          whole batch and one row at a time.
+        replayed_reward: mean reward of a single step of the drawn rows.
+        identity_mismatches: of as many rows, drawn anew and uniformly, those whose reward under the
+          requested goal differs between a whole batch and one row at a time by more than a
+          rounding of the goal makes.
         goal_coverage: share of the cells of the requested region that stored states achieved after
           leaving their episode's start by half a tolerance; cells are at most one tolerance wide,
           but for a coordinate in which the region is thin, see `_cells`. NaN if there are more than

@@ -59,7 +59,7 @@ class AuditRecord:
       reward_decomposition: objective, safety and exploration, apart.
       failure_labels: label -> evidence; empty for a healthy run.
       warnings: what a reader should know besides.
-      hashes: SHA-256 of configuration, replay sample, parameters and goal set, and the commits
+      hashes: SHA-256 of configuration, stored episodes, parameters and goal set, and the commits
         that trained the run.
       run_id: first 16 digits of a hash of the hashes.
       made_with: versions, device and commit that computed the record; everything else follows from

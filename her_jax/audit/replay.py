@@ -27,9 +27,11 @@ def check_drawn(
     replay: buffer.BufferState,
     drawn: train.Drawn,
 ) -> relabelling.Report:
-    """Checks rows that the learner has just learned from; needs only their episodes on the host.
+    """Checks rows that the learner has just learned from.
 
-    Of strategies audited as `random` only the first 16 rows are checked.
+    Needs their episodes on the host, and for goals of other episodes all goals of that kind: of
+    `random` what the buffer's episodes achieved, of `future_actual` what they were asked for. Of
+    strategies audited as `random` only the first 16 rows are checked.
 
     Args:
       env: the environment.

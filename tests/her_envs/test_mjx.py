@@ -150,6 +150,14 @@ def test_without_warp_the_remedy_is_named(monkeypatch):
         Mjx(scene, "warp")
 
 
+def test_a_driver_too_old_for_warp_is_named(monkeypatch):
+    scene = fetch("FetchReach").physics.scene
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr("warp.is_cuda_available", lambda: False)
+    with pytest.raises(UserError, match="sees no GPU where JAX sees one"):
+        Mjx(scene, "warp")
+
+
 @pytest.mark.parametrize(
     "name",
     ["FetchPush", pytest.param("FetchReach", marks=pytest.mark.slow)],  # has no object

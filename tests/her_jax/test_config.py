@@ -5,7 +5,14 @@ import json
 
 import pytest
 
-from her_jax.config import Config, DDPGConfig, NormalizerConfig, ReplayConfig, TrainConfig
+from her_jax.config import (
+    Config,
+    DDPGConfig,
+    NormalizerConfig,
+    ReplayConfig,
+    SACConfig,
+    TrainConfig,
+)
 from her_jax.errors import UserError
 
 
@@ -40,6 +47,10 @@ from her_jax.errors import UserError
         (DDPGConfig, {"noise_std": float("inf")}, "noise_std: inf"),
         (DDPGConfig, {"random_action_probability": 2.0}, "random_action_probability: 2.0"),
         (NormalizerConfig, {"std_floor": 0.0}, "std_floor: 0.0"),
+        (NormalizerConfig, {"std_floor": float("inf")}, "std_floor: inf"),
+        (TrainConfig, {"observation_noise": float("inf")}, "observation_noise: inf"),
+        (SACConfig, {"temperature": float("inf")}, "temperature: inf"),
+        (SACConfig, {"target_entropy_per_action": float("nan")}, "target_entropy_per_action: nan"),
         (TrainConfig, {"num_envs": 0}, "num_envs: 0"),
         (Config, {"seed": -1}, "seed: -1"),
     ],

@@ -111,7 +111,9 @@ def test_finished_runs_are_not_touched_by_resume(toy, config, copied):
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
 
 
-def test_a_run_that_lost_its_summary_is_completed(toy, config, copied, finished):
+def test_a_run_that_lost_its_summary_is_completed(toy, config, copied, finished, monkeypatch):
+    """Without compiling what is not trained any more."""
+    monkeypatch.delattr(Run, "_compile")
     (copied / "summary.json").unlink()
     state, summary = run(toy, config, copied).resume()
     assert same(state, finished[0])

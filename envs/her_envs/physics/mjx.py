@@ -320,9 +320,14 @@ class Mjx:
             model = copy.copy(model)
             model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
             if device == "gpu":
-                from warp import JaxCallableGraphMode
+                import warp
 
-                options["graph_mode"] = JaxCallableGraphMode[graph_mode.upper()]
+                if not warp.is_cuda_available():
+                    raise UserError(
+                        "physics: 'warp' sees no GPU where JAX sees one; its wheel needs an NVIDIA "
+                        "driver R580 or newer"
+                    )
+                options["graph_mode"] = warp.JaxCallableGraphMode[graph_mode.upper()]
         try:
             on_device = self._mjx.put_model(model, impl=self.name, **options)
         except NotImplementedError as error:
