@@ -1,15 +1,16 @@
 # make train [TASK=fetch-reach] [ARGS="--seed 1"]   sets up .venv and trains a policy
-# make test                                         sets up .venv and runs the tests
+# make test                                         sets up .venv with what tests need and runs them
 
 PYTHON ?= python3
 TASK ?= fetch-reach
 ARGS ?=
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: train test test-slow lint format setup bench clean
 
-train: setup
+train: $(BIN)/.runtime
 	$(BIN)/python experiments/train.py $(TASK) $(ARGS)
 
 test: setup
@@ -31,12 +32,17 @@ bench: setup
 	$(BIN)/python benchmarks/env_throughput.py
 	$(BIN)/python benchmarks/replay.py
 
-setup: $(BIN)/.installed
+setup: $(BIN)/.development
 
-$(BIN)/.installed: pyproject.toml constraints.txt
+# Warp, which training without it does not need, takes longest to download and to import.
+$(BIN)/.development: $(BIN)/.runtime
+	$(INSTALL) '.[dev]'
+	@touch $@
+
+$(BIN)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Python {v[0]}.{v[1]} is too old; run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) .
 	@touch $@
 
 clean:

@@ -189,9 +189,15 @@ def reward_of_another_convention(s, c):
 
 DEFECTS: dict[Callable[[Episode, Claim], Claim], Expected] = {
     reward_of_the_current_state: Expected(
-        {"reward"}, "computed from the current achieved goal, not the next", "JaxGCRL"
+        {"reward"},
+        "computed from the current achieved goal, not the next",
+        "JaxGCRL, `flatten_batch`",
     ),
-    reward_with_swapped_arguments: Expected({"reward"}, "arguments swapped", "Stable-Baselines 2"),
+    reward_with_swapped_arguments: Expected(
+        {"reward"},
+        "arguments swapped",
+        "Stable-Baselines, issue 728; Stable-Baselines3, issue 1569",
+    ),
     reward_not_recomputed: Expected({"reward"}, "not recomputed after relabelling"),
     reward_with_a_wider_tolerance: Expected({"reward"}, "tolerance changed", pay=sparse),
     reward_of_another_convention: Expected({"reward"}, "other reward values", pay=sparse),
@@ -200,22 +206,28 @@ DEFECTS: dict[Callable[[Episode, Claim], Claim], Expected] = {
     goal_of_the_last_state_but_one: Expected(
         {"provenance"},
         "goal of the last state but one",
-        "JaxGCRL; Stable-Baselines3 before 1.6",
+        "JaxGCRL, `flatten_batch`; Stable-Baselines3, issue 847",
         strategy="final",
     ),
-    goal_of_another_episode: Expected({"provenance"}, "goal of another episode", "Tianshou"),
+    goal_of_another_episode: Expected(
+        {"provenance"}, "goal of another episode", "Tianshou, issue 811"
+    ),
     goal_from_nowhere: Expected({"provenance"}, "goal that was never achieved"),
     goal_swapped_without_saying_so: Expected({"requested", "share"}),
     next_observation_after_an_automatic_reset: Expected(
-        {"physics"}, "terminal observation lost", "Baselines, before its fix"
+        {"physics"}, "terminal observation lost", "Baselines before commit 6c44fb2"
     ),
     observation_rounded_in_storage: Expected({"physics"}, "observation changed"),
-    row_overwritten_since: Expected({"physics"}, "observation changed", "flashbax, before its fix"),
+    row_overwritten_since: Expected(
+        {"physics"}, "observation changed", "flashbax before pull request 50"
+    ),
     step_across_the_end_of_an_episode: Expected({"stored"}),
     row_not_yet_written: Expected({"stored"}),
     every_row_relabelled: Expected({"share"}),
     share_of_one_minus_one_over_k: Expected({"share"}),
-    done_flag_not_recomputed: Expected({"terminated"}, "", "rlkit, FastTD3 before its fix"),
+    done_flag_not_recomputed: Expected(
+        {"terminated"}, "", "rlkit, issue 96; FastTD3 before June 2025"
+    ),
     goal_not_a_number: Expected({"finite"}),
     goal_outside_the_workspace: Expected({"workspace"}),
 }

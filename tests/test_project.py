@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from her_jax import agents, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
+from her_jax.runner import Run
 from toy import PointEnv
 
 SWEEPS = sorted((REPO / "experiments" / "reference" / "sweeps").iterdir())
@@ -86,13 +88,21 @@ def test_reach_is_learned(tmp_path):
     assert summary["requested_goal_success"] >= 0.98
 
 
-def test_python_examples_of_the_readme():
+def test_python_examples_of_the_readme(tmp_path, monkeypatch):
+    """One after the other, as a reader types them; training stops before it begins."""
     known = set(relabel.STRATEGIES)
     readme = (REPO / "README.md").read_text()
     examples = [part.split("```")[0] for part in readme.split("```python")[1:]]
-    assert len(examples) == 2
+    assert len(examples) == 4
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(table.REFERENCE / "fetch-push-seed4", "runs/RUN")  # without its checkpoint
+    monkeypatch.setattr(Run, "restore", lambda run: (1, run._init(jax.random.key(0)), {}))
+    monkeypatch.setattr(Run, "start", lambda run: (run.prepare(), run.create()))
+    names: dict[str, Any] = {}
     for example in examples:
-        exec(example, {})
+        exec(example, names)
+    assert names["action"].shape == (64, 4)
+    assert metrics.read_json(Path("runs/point/config.json"))["env"]["task"] == "Point"
     (new,) = set(relabel.STRATEGIES) - known
     del relabel.STRATEGIES[new], relabel.AUDITED_AS[new]
 
@@ -194,7 +204,7 @@ def test_tables_of_the_pages_are_the_measured_ones():
     throughput = json.loads((results / "env_throughput.json").read_text())["rows"]
     replayed = json.loads((results / "replay.json").read_text())["rows"]
     assert table.table(table.committed()) in readme
-    assert env_throughput.table(throughput) in readme
+    assert env_throughput.table(throughput) in details
     assert fidelity.markdown(fidelity.committed()) in physics
     assert replay.ring_table(replayed) in details
     assert replay.update_table(replayed) in details

@@ -574,7 +574,7 @@ def test_r37_success_stands_beside_cost(finished):
     assert "costs" in summary and "speed" in (folder / record.MARKDOWN).read_text()
     assert "speed (m)" in compare.table({"a": record.read(folder)})
     assert {"speed", "outside"} <= set(metrics.read(folder)[-1])
-    assert table.cost_table(table.committed()) in (REPO / "README.md").read_text()
+    assert table.cost_table(table.committed()) in (REPO / "docs" / "results.md").read_text()
 
 
 # The exercise.
