@@ -6,7 +6,7 @@ In this order, each part only while there is time left, and every result written
 soon as it is there, so that a time-out loses nothing: memory; how long Warp's kernels take to
 compile; throughput of as many worlds as the preset has, and of MuJoCo's C engine; FetchPush from
 scratch to 0.9; throughput up to 8,192 worlds; the short fidelity report; throughput of more worlds,
-of the pruned model and of Warp alone; the same training on native physics; throughput of the other
+of Warp alone and of the pruned model; the same training on native physics; throughput of the other
 tasks, and with other graph modes. No part begins with less than a minute of the budget left, and no
 training with less than three and a half, of which it takes two and a half at most, to the end of an
 epoch, and the rest to time its parts. Warp keeps its kernels in the folder that WARP_CACHE_PATH

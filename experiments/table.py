@@ -1,4 +1,4 @@
-"""Prints the README's tables of results and costs: `python experiments/table.py [RUN ...]`.
+"""Prints the tables of results and of costs: `python experiments/table.py [RUN ...]`.
 
 Without arguments it reads the committed runs in experiments/reference. Success is on held-out
 requested goals at the last step (of bit flipping at any step); steps and seconds to a success are

@@ -35,9 +35,9 @@ class Options:
     """Options of the script itself; all others are settings of the run."""
 
     preset: str = "tuned"
-    """Where settings start from: "tuned" (the task's own preset), "efficient" (fewer environment
-    steps, more seconds each), "plappert2018", or "accelerator" (many environments, fewer updates a
-    step)."""
+    """Where settings start from: "tuned" (the task's own preset), "efficient" (on FetchPush fewer
+    environment steps, more seconds each), "plappert2018", or "accelerator" (many environments,
+    fewer updates a step)."""
     algorithm: str | None = None
     """Agent: "ddpg", "td3", "sac" or "dqn"; default the preset's."""
     out: Path | None = None

@@ -196,11 +196,12 @@ class _Group:
         """The epochs that are left, each evaluated, checked and logged, and then the audits."""
         self._clock = Clock(max(about["wall_s"] for about in self.abouts))
         epochs = self.runs[0].epochs
-        floor = self.runs[0].announce(self._goals)
-        while self.runs and self.done < epochs:
-            lines = self._epoch()
-            if lines:
-                self._show(lines, epochs, floor)
+        if self.done < epochs:  # or only the audits are missing
+            floor = self.runs[0].announce(self._goals)
+            while self.runs and self.done < epochs:
+                lines = self._epoch()
+                if lines:
+                    self._show(lines, epochs, floor)
         self._each(
             lambda i: self.runs[i].finish(
                 pick(self.states, i), self.abouts[i], self._goals, self._clock
