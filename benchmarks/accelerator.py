@@ -2,19 +2,28 @@
 
     python benchmarks/accelerator.py [--budget-s 540] [--smoke] [--out FILE]
 
-In this order, each part only while there is time left, and every result written to one JSON file as
-soon as it is there, so that a time-out loses nothing: memory; how long Warp's kernels take to
-compile; throughput of as many worlds as the preset has, and of MuJoCo's C engine; FetchPush from
-scratch to 0.9; throughput up to 8,192 worlds; the short fidelity report; throughput of more worlds,
-of Warp alone and of the pruned model; the same training on native physics; throughput of the other
-tasks, and with other graph modes. No part begins with less than a minute of the budget left, and no
-training with less than three and a half, of which it takes two and a half at most, to the end of an
-epoch, and the rest to time its parts. Warp keeps its kernels in the folder that WARP_CACHE_PATH
-names. A part that fails, because it does not fit or otherwise, leaves
-its error in the file and the next one runs; one that does not end within 400 s ends the program
-with a traceback; one after which the device no longer answers ends it with a line. The same command
-again, at the same commit and with the same file, measures what is missing, last of all what has
-failed or was under way when the program ended; a file of another commit is kept under another name.
+Every result is written to one JSON file as soon as it is there, so that a time-out loses nothing.
+In this order, each part only while there is time left:
+
+    memory
+    how long Warp's kernels take to compile, into the folder that WARP_CACHE_PATH names
+    throughput of as many worlds as the preset has, and of MuJoCo's C engine
+    FetchPush from scratch to 0.9
+    throughput up to 8,192 worlds
+    the short fidelity report
+    throughput of more worlds, of Warp alone and of the pruned model
+    the same training on native physics
+    throughput of the other tasks, and with other graph modes
+
+No part begins with less than a minute of the budget left, and no training with less than three and
+a half: it takes two and a half at most, to the end of an epoch, and the rest to time its parts.
+
+A part that fails, because it does not fit or otherwise, leaves its error in the file and the next
+one runs; one that does not end within 400 s ends the program with a traceback; one after which the
+device no longer answers ends it with a line. The same command again, at the same commit and with
+the same file, measures what is missing, last of all what has failed or was under way when the
+program ended; a file of another commit is kept under another name.
+
 A copy of the code without its repository is told the commit by the environment variable
 HER_JAX_COMMIT, or begins anew every time. XLA reserves three quarters of a GPU's memory and Warp
 needs some beside it: on less than 40 GB set XLA_CLIENT_MEM_FRACTION=0.5.

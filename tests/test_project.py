@@ -328,7 +328,18 @@ def test_what_the_pages_say_of_slide_is_in_its_runs():
         (1000 * m["requested_goal_success"] - 200 * curve[-1][1]) / 800
         for m, curve in zip(measured, curves, strict=True)
     ]
+    efficient = []
+    for run in sorted(table.REFERENCE.glob("fetch-push-efficient-seed*")):
+        many = metrics.read_json(run / "evaluation.json")["requested_goal_success"]
+        few = metrics.read_json(run / "summary.json")["requested_goal_success"]
+        efficient.append((1000 * many - 200 * few) / 800)
     assert f"the same policies reach {listed(unseen, '.3f')}, and" in pages
+    assert f"`efficient` on FetchPush {listed(efficient, '.3f')} (`evaluation.json`" in pages
+    reached = [[success >= 0.9 for _, success in curve] for curve in curves]
+    since = [hit for hits in reached for hit in hits[hits.index(True) :]]
+    assert f"the seeds are there in {sum(since)} of {len(since)}." in pages
+    preset = f"own preset, median | 180,000 | 200,000 | {statistics.median(first):,} |"
+    assert preset in pages
     assert f"five seeds reach {whole}: {far} of the quarter" in pages
     assert f"and {others} of the others" in pages
     old = json.loads((table.REFERENCE / "fetch-slide-random02-seed1/evaluation.json").read_text())

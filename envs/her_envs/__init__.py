@@ -61,8 +61,8 @@ def make(
     """Makes an environment, a `her_jax.types.GoalEnv`.
 
     Args:
-      name: one of `names()`. Bit flipping has only `n`, the Fetch tasks all but `n`; what would
-        make another task or another physics of the other kind is refused.
+      name: one of `names()`. Bit flipping has only `n`, the Fetch tasks all but `n`; of what a
+        task has not, sizes, threads and graph modes are ignored and all else is refused.
       physics: one of `PHYSICS`.
       model: one of `MODELS`: "stock" is the original's; "jax" needs "portable".
       num_threads: host threads for the `native` physics; 0 for all cores.

@@ -109,6 +109,21 @@ def test_every_reopened_seed_has_its_own_state(mapped, config, tmp_path):
         assert reopened.abouts[i]["commits"]
 
 
+def test_seeds_that_lack_only_their_audit_compile_no_training(
+    mapped, config, tmp_path, monkeypatch
+):
+    shutil.copytree(mapped, tmp_path / "g")
+    runs = runs_of(config, tmp_path / "g")
+    for run in runs:
+        (run.folder / "summary.json").unlink()
+    finished = []
+    monkeypatch.delattr(Run, "announce")
+    monkeypatch.delattr(group._Group, "_compile")
+    monkeypatch.setattr(Run, "finish", lambda run, *_: finished.append(run.folder))
+    assert group.fit(runs, "map") == {}
+    assert finished == [run.folder for run in runs]
+
+
 def test_a_refused_seed_takes_its_state_and_no_other_with_it(config, tmp_path):
     runs = runs_of(config, tmp_path)
     goals: Any = None

@@ -30,6 +30,8 @@ def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(con
     greedy = PointEnv(bytes_per_env=10**12)
     with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):
         Run(greedy, config, tmp_path / "r", SILENT)
+    with pytest.raises(UserError, match="num_envs: 4 simulations of each of 3 agents of"):
+        memory.require(greedy, config, agents=3)
     small = PointEnv(bytes_per_env=1000)
     assert "4 simulations of 1 kB: 0.00 GB" in memory.plan(small, config)
     assert "12 simulations of 1 kB: 0.00 GB" in memory.plan(small, config, agents=3)
