@@ -94,10 +94,7 @@ class Report:
     _postponed: dict[str, Callable[[], None]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        before = harness.written(self.path)
-        if self.path.is_file() and not before:
-            harness.set_aside(self.path)
-        for row in before:
+        for row in harness.continued(self.path):
             if "so_far" in row:
                 self.so_far[row["part"]] = row.pop("so_far")
             if row.keys() & {"result", "error"}:
@@ -185,7 +182,7 @@ def main(
       worlds: Numbers of environments.
       task: Task of the parts that measure one.
       smoke: A tiny run that only shows that everything works.
-      out: Results file; default benchmarks/results/accelerator.json.
+      out: Results file; default runs/benchmarks/accelerator.json.
     """
     if not smoke and jax.default_backend() == "cpu":
         raise UserError("device: JAX sees no accelerator; install it for one, or give --smoke")
@@ -193,9 +190,9 @@ def main(
         raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(her_envs.TASKS)}")
     if smoke:
         worlds, task, budget_s = (2,), "FetchReach", math.inf
-    name = "accelerator-smoke.json" if smoke else "accelerator.json"
+    path = harness.results_file("accelerator-smoke" if smoke else "accelerator", out)
     spent_s = time.time() - psutil.Process().create_time()
-    report = Report(out or harness.RESULTS / name, budget_s - spent_s)
+    report = Report(path, budget_s - spent_s)
     few = [count for count in worlds if count <= MANY] or [worlds[0]]
 
     def throughput(name: str, count: int, *contestants: str) -> None:
@@ -214,14 +211,14 @@ def main(
             needs_s=TRAINING_S + PART_S,
         )
 
-    report.part("memory", lambda: memory(task))
-    report.part("kernels of Warp", lambda: kernels(task))
+    report.part(f"memory of {task}", lambda: memory(task))
+    report.part(f"kernels of Warp for {task}", lambda: kernels(task))
     throughput(task, few[0], "warp")
     throughput(task, few[0], "native", "batch")
     train("warp")
     for count in few[1:]:
         throughput(task, count, "warp")
-    report.part("fidelity, short", lambda: short_fidelity(task, smoke))
+    report.part(f"fidelity of {task}, short", lambda: short_fidelity(task, smoke))
     for count in worlds:
         if count not in few:
             throughput(task, count, "warp")

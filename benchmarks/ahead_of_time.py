@@ -179,7 +179,7 @@ def main(
       worlds: Numbers of environments.
       kernels: Whether to compile Warp's kernels too, for a GPU.
       smoke: A tiny program for the host, which only shows that everything works.
-      out: Results file; default benchmarks/results/ahead_of_time.json.
+      out: Results file; default runs/benchmarks/ahead_of_time.json.
     """
     if smoke:
         task, device, physics, worlds = "fetch-reach", "host", ("native",), (2,)
@@ -189,6 +189,7 @@ def main(
         raise UserError("physics: 'native' calls the host, which only a device that is there can")
     if kernels and (device not in GPUS or "warp" not in physics):
         raise UserError("kernels: Warp's, which are for h100 and h200; add --physics warp")
+    path = harness.results_file("ahead_of_time", out)
     described = describe(device)
     config = presets.load(preset, task)
     rows = []
@@ -199,10 +200,10 @@ def main(
             if smoke:
                 chosen = end_to_end.tiny(chosen)
             rows.append({"compiled_for": device} | measure(chosen, described))
-            harness.write("ahead_of_time", rows, out)
+            harness.write("ahead_of_time", rows, path)
     if kernels:
         compiled = {"compiled_for": device} | warp_kernels(config.env.task, model)
-        harness.write("ahead_of_time", [*rows, compiled], out)
+        harness.write("ahead_of_time", [*rows, compiled], path)
         print(f"Warp's {compiled['warp_kernels']} kernels: {compiled['compile_s']:.0f} s")
     print(table(rows))
 

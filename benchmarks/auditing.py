@@ -32,14 +32,16 @@ def main(smoke: bool = False, rounds: int = 3, out: Path | None = None) -> None:
     Args:
       smoke: A tiny run that only shows that everything works.
       rounds: Timed calls of each.
-      out: Results file; default benchmarks/results/auditing.json.
+      out: Results file; default runs/benchmarks/auditing.json.
     """
+    harness.require_positive(rounds=rounds)
+    path = harness.results_file("auditing", out)
     env = her_envs.make("FetchPush")
     capacity = 32 if smoke else 20_000
     stored = _filled(env, capacity, jax.random.key(0))
     rows = [_row(env, stored, strategy, 1 if smoke else rounds) for strategy in STRATEGIES]
     print(table(rows))
-    harness.write("auditing", rows, out)
+    harness.write("auditing", rows, path)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

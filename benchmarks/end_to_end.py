@@ -26,6 +26,7 @@ import launch
 import presets
 from her_jax import agents, buffer, evaluate, goal_set, memory, rollout, train
 from her_jax.config import Config
+from her_jax.errors import UserError
 from her_jax.types import GoalEnv
 
 
@@ -56,18 +57,28 @@ def main(
       rounds: How often each part is timed.
       seed: Seed of training.
       smoke: A tiny run that only shows that everything works.
-      out: Results file; default benchmarks/results/end_to_end.json.
+      out: Results file; default runs/benchmarks/end_to_end.json.
     """
+    harness.require_positive(rounds=rounds)
+    if not targets:
+        raise UserError("targets: none given; name some, e.g. --targets 0.5 0.9")
+    path = harness.results_file("end_to_end", out)
     config = dataclasses.replace(presets.load(preset, task), seed=seed)
     if num_envs is not None:
         config = with_envs(config, num_envs)
     if smoke:
         config, limit_s, rounds = tiny(config), 0.0, 1
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def keep(row: dict[str, Any], quiet: bool = True) -> None:
+        harness.write("end_to_end", [*rows, row], path, quiet)
+
     for backend in physics:
         chosen = dataclasses.replace(config.env, physics=backend, model=model)
-        rows.append(measure(dataclasses.replace(config, env=chosen), targets, limit_s, rounds))
-        harness.write("end_to_end", rows, out)
+        one = dataclasses.replace(config, env=chosen)
+        row = measure(one, targets, limit_s, rounds, keep)
+        keep(row, quiet=False)
+        rows.append(row)
     print(table(rows, targets))
 
 

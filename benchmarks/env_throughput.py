@@ -9,9 +9,9 @@ Python loop over `mujoco.batch` with the same control, and `mujoco-warp` a bare 
 Warp's own step, both without observations. `gymnasium-sync` and `gymnasium-async` are Gymnasium's
 vector environments over Gymnasium-Robotics' Fetch v4; `envpool` is EnvPool's Fetch v4, if it is
 installed (its FetchSlide starts elsewhere). All take turns in one process on one machine; figures
-are medians over the rounds, and what the first call takes longer, compiling, stands apart. Of this
-project's own a row also says which share of the observations was finite, and of the steps dropped
-contacts.
+are medians over the rounds, and what the first call takes longer, compiling, stands apart. Every
+call begins where an episode does, and the resets are not timed. Of this project's own a row also
+says which share of the observations was finite, and of the steps dropped contacts.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -24,7 +24,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ PHYSICS: dict[str, dict[str, str]] = {
 
 PACKAGES = ("gymnasium", "envpool")
 PEERS = ("batch", "mujoco-warp", "gymnasium-sync", "gymnasium-async", "envpool")
+CONTESTANTS = (*PHYSICS, *PEERS)
 
 ON_CPU = ("native", "batch", "gymnasium-sync", "gymnasium-async")
 ON_ACCELERATOR = ("native", "warp", "warp-fast", "mujoco-warp", "batch")
@@ -79,21 +80,30 @@ def main(
       steps: Steps in one timed call.
       rounds: Timed calls of each contestant, in turn.
       smoke: A tiny run that only shows that everything works.
-      out: Results file; default benchmarks/results/env_throughput.json.
+      out: Results file; default runs/benchmarks/env_throughput.json.
     """
     contestants = contestants or default_contestants()
-    for name in contestants:
-        if name not in (*PHYSICS, *PEERS):
-            known = ", ".join((*PHYSICS, *PEERS))
-            raise UserError(f"contestants: {name!r} is unknown; choose some of {known}")
+    require_known(tasks, contestants)
+    harness.require_positive(steps=steps, rounds=rounds, num_envs=min(num_envs, default=0))
+    path = harness.results_file("env_throughput", out)
     if smoke:
         tasks, num_envs, steps, rounds = tasks[:1], (2,), 2, 1
     rows = []
     for task in tasks:
         for count in num_envs:
             rows += measure(task, contestants, count, steps, rounds)
-            harness.write("env_throughput", rows, out)
+            harness.write("env_throughput", rows, path)
     print(table(rows))
+
+
+def require_known(tasks: tuple[str, ...], contestants: tuple[str, ...]) -> None:
+    """Refuses names of tasks and contestants that are unknown.
+
+    Raises:
+      UserError: names the option.
+    """
+    harness.known("tasks", tasks, TASKS)
+    harness.known("contestants", contestants, CONTESTANTS)
 
 
 def default_contestants() -> tuple[str, ...]:
@@ -120,13 +130,22 @@ def table(rows: list[dict[str, Any]]) -> str:
 def measure(
     task: str, contestants: tuple[str, ...], count: int, steps: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """One row a contestant."""
+    """One row a contestant.
+
+    Raises:
+      UserError: if a name is unknown, or what a contestant needs is not installed.
+    """
+    require_known((task,), contestants)
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, count, 4)).astype(np.float32)
     opened = {name: _open(name, task, count, actions) for name in contestants}
-    first = {name: harness.timed(call) for name, (call, _) in opened.items()}
-    taken = harness.side_by_side({name: call for name, (call, _) in opened.items()}, rounds)
-    for _, close in opened.values():
-        close()
+    first = {name: harness.timed(one.run) for name, one in opened.items()}
+    taken = harness.side_by_side(
+        {name: one.run for name, one in opened.items()},
+        rounds,
+        before={name: one.reset for name, one in opened.items()},
+    )
+    for one in opened.values():
+        one.close()
     return [
         {
             "task": task,
@@ -144,19 +163,38 @@ def measure(
     ]
 
 
-def _open(
-    name: str, task: str, count: int, actions: np.ndarray
-) -> tuple[Callable[[], Any], Callable[[], None]]:
-    """A contestant's timed call, and what ends it."""
+def _nothing() -> None:
+    pass
+
+
+class Contestant(NamedTuple):
+    """What takes part.
+
+    Attributes:
+      run: the timed call: all steps, from the start of an episode.
+      reset: begins an episode, untimed, if `run` does not.
+      close: ends it.
+    """
+
+    run: Callable[[], Any]
+    reset: Callable[[], Any] = _nothing
+    close: Callable[[], Any] = _nothing
+
+
+def _open(name: str, task: str, count: int, actions: np.ndarray) -> Contestant:
+    """A contestant by name."""
     if name in PHYSICS:
         options: Any = PHYSICS[name]
-        return jitted(her_envs.make(task, **options), count, actions), _nothing
+        return Contestant(jitted(her_envs.make(task, **options), count, actions))
     if name == "batch":
-        return bare_batch(task, count, actions), _nothing
+        return Contestant(bare_batch(task, count, actions))
     if name == "mujoco-warp":
-        return bare_warp(task, count, actions), _nothing
+        _require_package(name, "warp", "warp-lang")
+        return Contestant(bare_warp(task, count, actions))
     if name == "envpool":
-        return envpool_loop(task, count, actions), _nothing
+        _require_package(name, "envpool", "envpool")
+        make = importlib.import_module("envpool").make_gymnasium
+        return vector_loop(make(f"{task}-v4", num_envs=count), actions.astype(np.float64))
     import gymnasium
 
     import original
@@ -166,11 +204,12 @@ def _open(
         "gymnasium-async": functools.partial(gymnasium.vector.AsyncVectorEnv, context="spawn"),
     }
     vector = kinds[name]([functools.partial(original.make, task)] * count)
-    return gym_loop(vector, actions), vector.close
+    return vector_loop(vector, actions)
 
 
-def _nothing() -> None:
-    pass
+def _require_package(contestant: str, module: str, package: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise UserError(f"contestants: {contestant!r} is not installed; run: pip install {package}")
 
 
 def jitted(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[[], Any]:
@@ -272,29 +311,15 @@ def bare_warp(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
     return run
 
 
-def envpool_loop(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
-    """EnvPool's vector environment; its episodes end and begin on their own."""
-    if importlib.util.find_spec("envpool") is None:
-        raise UserError("contestants: 'envpool' is not installed; run: pip install envpool")
-    pool = importlib.import_module("envpool").make_gymnasium(f"{task}-v4", num_envs=count)
-    pool.reset()
-
-    def run() -> None:
-        for action in actions:
-            pool.step(action.astype(np.float64))
-
-    return run
-
-
-def gym_loop(vector: Any, actions: np.ndarray) -> Callable[[], Any]:
-    """A Gymnasium vector environment; its resets are not timed."""
-    vector.reset(seed=0)
+def vector_loop(vector: Any, actions: np.ndarray) -> Contestant:
+    """A vector environment with Gymnasium's interface."""
+    vector.reset()
 
     def run() -> None:
         for action in actions:
             vector.step(action)
 
-    return run
+    return Contestant(run, vector.reset, vector.close)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,16 @@ import jax
 import tyro
 
 from her_jax import metrics, provenance
+from her_jax.errors import UserError
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 import launch
 
 RESULTS = Path(__file__).resolve().parent / "results"
+"""Committed results; written only by whoever names a file there."""
+
+MEASURED = Path("runs") / "benchmarks"
+"""Where a benchmark writes that is given no `--out`."""
 
 
 def run(main: Callable[..., None]) -> None:
@@ -42,19 +47,26 @@ def timed(call: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def side_by_side(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def side_by_side(
+    calls: dict[str, Callable[[], Any]],
+    rounds: int,
+    before: dict[str, Callable[[], Any]] | None = None,
+) -> dict[str, float]:
     """Median seconds of each call, taken in turn so that the machine's drift hits all alike.
 
     Args:
       calls: each does the same amount of work; called once before timing.
       rounds: how often each is timed.
+      before: what is called before each call of that name, and not timed.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        jax.block_until_ready(call())
-    for _ in range(rounds):
+    for number in range(1 + rounds):
         for name, call in calls.items():
-            taken[name].append(timed(call)[1])
+            if before and name in before:
+                before[name]()
+            seconds = timed(call)[1]
+            if number:  # the first warms up
+                taken[name].append(seconds)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
@@ -64,39 +76,75 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def written(path: Path) -> list[dict[str, Any]]:
+def known(option: str, names: tuple[str, ...], choices: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once.
+
+    Raises:
+      UserError: if there is none, or one is unknown.
+    """
+    choice = f"choose from {', '.join(choices)}"
+    if not names:
+        raise UserError(f"{option}: none named; {choice}")
+    for name in names:
+        if name not in choices:
+            raise UserError(f"{option}: {name!r} is unknown; {choice}")
+    return tuple(dict.fromkeys(names))
+
+
+def require_positive(**counts: int) -> None:
+    """Refuses a number of things to measure that is none.
+
+    Raises:
+      UserError: names the option.
+    """
+    for option, count in counts.items():
+        if count < 1:
+            raise UserError(f"{option}: {count} is not positive; leave it out for the usual number")
+
+
+def results_file(name: str, out: Path | None) -> Path:
+    """`out`, or NAME.json in `MEASURED`.
+
+    Raises:
+      UserError: if it could not be written, before anything is measured.
+    """
+    path = out or MEASURED / f"{name}.json"
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"out: {path} cannot be written; name a file")
+    return path
+
+
+def continued(path: Path) -> list[dict[str, Any]]:
     """Rows that the same commit has written to the file on this device.
 
-    There are none if the commit is not known, or without a file.
-
-    The file itself may be what edits the checkout.
+    Another file gets another name, with the first free number, and so does one whose commit is not
+    known or had uncommitted changes that are no more. Writing the file may be what changed the
+    checkout since it was begun.
     """
     if not path.is_file():
         return []
-    results = metrics.read_json(path)
-    of_commit = (name.removesuffix("+changes") for name in (results["commit"], commit()))
-    same = len(set(of_commit)) == 1 and commit() != provenance.UNKNOWN
-    return results["rows"] if same and results["device"] == provenance.device() else []
-
-
-def set_aside(path: Path) -> None:
-    """Gives a results file another name, with the first free number."""
+    results, now = metrics.read_json(path), commit()
+    same = results["commit"] in (now, now.removesuffix("+changes")) and now != provenance.UNKNOWN
+    if same and results["device"] == provenance.device():
+        return results["rows"]
     names = (path.with_stem(f"{path.stem}.{number}") for number in itertools.count(1))
     kept = next(name for name in names if not name.exists())
     print(f"{path} is not of this commit and device; it is kept as {kept.name}")
     path.rename(kept)
+    return []
 
 
-def write(name: str, rows: list[dict[str, Any]], out: Path | None, quiet: bool = False) -> None:
-    """Writes rows with device, versions and commit to `out` or benchmarks/results/NAME.json."""
-    path = out or RESULTS / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write(name: str, rows: list[dict[str, Any]], path: Path, quiet: bool = False) -> None:
+    """Writes rows of benchmark `name` with device, versions and commit to `path`."""
     about = {
         "device": provenance.device(),
         "versions": provenance.versions(),
         "commit": commit(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
-    metrics.write_json(path, {"benchmark": name, **about, "rows": rows})
+    with launch.writing("out", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metrics.write_json(path, {"benchmark": name, **about, "rows": rows})
     if not quiet:
         print(f"wrote {path}")

@@ -33,8 +33,10 @@ def main(smoke: bool = False, rounds: int = 15, out: Path | None = None) -> None
     Args:
       smoke: A tiny run that only shows that everything works.
       rounds: Timed calls of each.
-      out: Results file; default benchmarks/results/replay.json.
+      out: Results file; default runs/benchmarks/replay.json.
     """
+    harness.require_positive(rounds=rounds)
+    path = harness.results_file("replay", out)
     env = her_envs.make("FetchPush")
     sizes = (1_000,) if smoke else (10_000, 100_000, 1_000_000)
     batches = (64,) if smoke else (256, 512, 1024, 2048, 4096, 8192)
@@ -42,7 +44,7 @@ def main(smoke: bool = False, rounds: int = 15, out: Path | None = None) -> None
     rows = [row for size in sizes for row in ring_rows(env, size, rounds)]
     rows += [update_row(env, batch, updates=4 if smoke else 20, rounds=rounds) for batch in batches]
     print(ring_table(rows), update_table(rows), sep="\n\n")
-    harness.write("replay", rows, out)
+    harness.write("replay", rows, path)
 
 
 def ring_table(rows: list[dict[str, Any]]) -> str:

@@ -45,8 +45,10 @@ def main(
       agents: How many.
       cycles: Rounds of episodes, each followed by updates, in one call.
       rounds: Timed calls of each.
-      out: Results file; default benchmarks/results/sweeping.json.
+      out: Results file; default runs/benchmarks/sweeping.json.
     """
+    harness.require_positive(agents=agents, cycles=cycles, rounds=rounds)
+    path = harness.results_file("sweeping", out)
     config = presets.load(preset, "fetch-push")
     config = dataclasses.replace(
         config,
@@ -63,7 +65,7 @@ def main(
         )
     rows = measure(config, agents, rounds)
     print(table(rows))
-    harness.write("sweeping", rows, out)
+    harness.write("sweeping", rows, path)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -389,18 +389,18 @@ def main(
       seed: Of every contender.
       threads: CPU cores that all contenders run on; 0 for all cores.
       smoke: A tiny run that only shows that everything works.
-      out: Results file; default benchmarks/results/versus_sb3.json.
+      out: Results file; default runs/benchmarks/versus_sb3.json.
     """
     if smoke:
         tasks, env_steps, eval_period, target = tasks[:1], 200, 100, 1.0
     limits = Limits(env_steps, limit_s, target, eval_period)
-    tasks = _known("tasks", tasks, tuple(TASKS))
-    contenders = _known("contenders", contenders, CONTENDERS)
+    tasks = harness.known("tasks", tasks, TASKS)
+    contenders = harness.known("contenders", contenders, CONTENDERS)
     if not OURS.keys() >= set(contenders):
         library()
     if not 0 <= seed < 2**31:
         raise UserError(f"seed: {seed} must lie in [0, 2**31)")
-    _require_file(out)
+    path = harness.results_file("versus_sb3", out)
     cores = pin(threads)
     load = os.getloadavg()[0]
     rows: list[dict[str, Any]] = []
@@ -416,7 +416,7 @@ def main(
         about["load_before"] = load
         rows.append(about | race(env, contender, limits, goals, f"{env.name} {name}"))
         rows = compared(rows)
-        harness.write("versus_sb3", rows, out)  # an interrupted run keeps what it has
+        harness.write("versus_sb3", rows, path)  # an interrupted run keeps what it has
     print(table(rows))
 
 
@@ -589,34 +589,6 @@ def pin(threads: int) -> int:
     if threads:
         os.sched_setaffinity(0, cores[:threads])
     return threads or len(cores)
-
-
-def _known(option: str, names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, each once.
-
-    Raises:
-      UserError: if there is none, or one is unknown.
-    """
-    choice = f"choose from {', '.join(known)}"
-    if not names:
-        raise UserError(f"{option}: none named; {choice}")
-    for name in names:
-        if name not in known:
-            raise UserError(f"{option}: {name!r} is unknown; {choice}")
-    return tuple(dict.fromkeys(names))
-
-
-def _require_file(out: Path | None) -> None:
-    """Refuses a results file that could not be written, before hours are spent.
-
-    Raises:
-      UserError: if it is a folder, or lies where none can be made.
-    """
-    if out is None:
-        return
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if out.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-        raise UserError(f"out: {out} cannot be written; name a file")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import tyro
 import launch
 from her_jax import goal_set, metrics
 from her_jax.audit import foreign, log, record, relabelling
+from her_jax.config import ReplayConfig
 from her_jax.errors import UserError
 from her_jax.runner import Run
 
@@ -164,11 +165,12 @@ def audit_file(
     """Audits foreign replay data with a sparse reward; whether no rule is broken."""
     if tolerance is None:
         raise UserError("tolerance: not given; name the task's success distance, e.g. 0.05")
-    if not 0 < tolerance < np.inf or not 0 <= k < np.inf or not rewards[0] < rewards[1]:
+    if not 0 < tolerance < np.inf or not rewards[0] < rewards[1]:
         raise UserError(
-            f"tolerance, k, rewards: {tolerance}, {k}, {rewards}; give a positive tolerance, k of "
-            "at least 0, and a reward for missing below that for reaching"
+            f"tolerance, rewards: {tolerance}, {rewards}; give a positive tolerance, and a reward "
+            "for missing below that for reaching"
         )
+    probability = ReplayConfig(strategy=strategy, k=k).relabel_probability
     replay = foreign.load(path)
     episodes = len(np.asarray(replay.episodes.desired_goal))
 
@@ -176,7 +178,6 @@ def audit_file(
         reached = np.linalg.norm(achieved - desired, axis=-1) <= tolerance
         return np.where(reached, rewards[1], rewards[0])
 
-    probability = 0.0 if strategy == "none" else 1.0 - 1.0 / (1.0 + k)
     report = relabelling.check(
         replay.episodes,
         episodes,

@@ -75,15 +75,18 @@ def test_notebooks_run_as_scripts(name, live, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("name", "words", "message"),
     [
-        ("--run nowhere", "run: nowhere is no folder"),
-        ("--figures file", "figures: file cannot be made"),
+        ("learning_curves", "--run nowhere", "run: nowhere is no folder"),
+        ("learning_curves", "--figures file", "figures: file cannot be made"),
+        ("inside_the_buffer", "--k -1", "k: -1.0 must be finite and at least 0"),
+        ("inside_the_buffer", "--rows 0", "rows: 0 is not positive"),
+        ("throughput", "--contestants me", "contestants: 'me' is unknown"),
     ],
 )
-def test_bad_options_get_one_line(words, message, tmp_path):
+def test_bad_options_get_one_line(name, words, message, tmp_path):
     (tmp_path / "file").touch()
-    done = notebook("learning_curves", *words.split(), folder=tmp_path)
+    done = notebook(name, *words.split(), folder=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {message}")

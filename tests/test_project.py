@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import csv
+import functools
 import json
 import shutil
 import statistics
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import jax
 import pytest
 
 import ahead_of_time
+import end_to_end
 import env_throughput
 import fidelity
 import harness
@@ -190,7 +193,9 @@ def test_benchmarks_run(words, tmp_path):
 
 
 def test_committed_results_say_where_they_come_from():
-    for path in (REPO / "benchmarks" / "results").glob("*.json"):
+    paths = list((REPO / "benchmarks" / "results").glob("*.json"))
+    assert len(paths) > 10
+    for path in paths:
         result = json.loads(path.read_text())
         assert {"device", "versions", "commit", "rows"} <= set(result), path
 
@@ -241,11 +246,11 @@ def test_transfer_scores_a_policy_on_both_physics(monkeypatch, toy):
 
 
 def test_throughput_is_steps_of_all_environments_over_seconds(monkeypatch):
-    nothing = (lambda: None, lambda: None)
+    nothing = env_throughput.Contestant(lambda: None)
     seconds = {"batch": 2.0, "envpool": 4.0}
     monkeypatch.setattr(env_throughput, "_open", lambda *_: nothing)
     monkeypatch.setattr(harness, "timed", lambda call: (None, 5.0))
-    monkeypatch.setattr(harness, "side_by_side", lambda calls, rounds: seconds)
+    monkeypatch.setattr(harness, "side_by_side", lambda calls, rounds, before: seconds)
     batch, envpool = env_throughput.measure("FetchReach", tuple(seconds), 3, 10, 1)
     assert (batch["env_steps_per_s"], envpool["env_steps_per_s"]) == (15.0, 7.5)
     assert (batch["physics_steps_per_s"], envpool["physics_steps_per_s"]) == (300.0, 150.0)
@@ -264,6 +269,46 @@ def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
     metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other, row]})
     with pytest.raises(UserError, match="FetchPush on warp with fast has"):
         fidelity.committed()
+
+
+def test_calls_are_prepared_untimed_and_take_turns(monkeypatch):
+    heard = []
+    calls = {name: functools.partial(heard.append, name) for name in "ab"}
+    monkeypatch.setattr(harness, "timed", lambda call: (call(), float(len(heard))))
+    before = {"b": lambda: heard.append("reset")}
+    taken = harness.side_by_side(calls, 3, before)
+    assert heard == ["a", "reset", "b"] * 4
+    assert taken == {"a": 7.0, "b": 9.0}  # medians of 4, 7, 10 and of 6, 9, 12: the first warms up
+
+
+@pytest.mark.parametrize(
+    ("main", "options", "message"),
+    [
+        (env_throughput.main, {"tasks": ("FetchPsh",)}, "tasks: 'FetchPsh' is unknown"),
+        (env_throughput.main, {"contestants": ("me",)}, "contestants: 'me' is unknown"),
+        (env_throughput.main, {"num_envs": ()}, "num_envs: 0 is not positive"),
+        (replay.main, {"rounds": 0}, "rounds: 0 is not positive"),
+        (replay.main, {"out": Path(".")}, "out: . cannot be written; name a file"),
+        (sweeping.main, {"agents": 0}, "agents: 0 is not positive"),
+        (end_to_end.main, {"targets": ()}, "targets: none given"),
+        (end_to_end.main, {"out": Path(__file__, "a.json")}, "out: .*a.json cannot be written"),
+        (fidelity.main, {"episodes": 0}, "episodes: 0 is not positive"),
+        (fidelity.main, {"tasks": ()}, "tasks: none named"),
+        (fidelity.main, {"runs": (Path("nowhere"),)}, "run: nowhere is no folder"),
+    ],
+)
+def test_benchmarks_refuse_before_they_measure(main, options, message):
+    with pytest.raises(UserError, match=message):
+        main(**options)
+
+
+@pytest.mark.parametrize("changed", ["action_repeat", "tolerance", "task"])
+def test_policies_of_other_tasks_are_not_scored_for_fidelity(changed):
+    other = {"action_repeat": 2, "tolerance": "her2017", "task": "FetchReach"}[changed]
+    config = with_(with_(tiny_config(), task="FetchPush"), **{changed: other})
+    run: Any = types.SimpleNamespace(config=config)
+    with pytest.raises(UserError, match=r"runs: a .*(FetchReach|action_repeat 2|her2017)"):
+        fidelity.require_plain(Path("a"), run, ("FetchPush",))
 
 
 @pytest.mark.parametrize("folder", SWEEPS, ids=lambda folder: folder.name)

@@ -33,6 +33,9 @@ _GOAL_RADIUS, _GOAL_COLOUR = 0.02, np.array([0.9, 0.1, 0.1])
 _SKY = np.array([0.75, 0.82, 0.9])
 
 _STILL, _MOVING, _HIDDEN = range(3)
+
+_LAST_SHOWN = 2
+"""Group of geoms up to which MuJoCo's viewers show them unless told otherwise."""
 """Groups of geoms."""
 
 _UNSEEN_SHIFT = 1e-5
@@ -92,7 +95,8 @@ def _grouped(model: mujoco.MjModel, poses: np.ndarray) -> mujoco.MjModel:
     moving = shifts > _UNSEEN_SHIFT
     grouped = copy.copy(model)
     grouped.geom_group[:] = np.where(moving, _MOVING, _STILL)
-    # The mocap target's boxes are not part of the scene.
+    # Neither what viewers hide nor the mocap target's boxes are part of the scene.
+    grouped.geom_group[model.geom_group > _LAST_SHOWN] = _HIDDEN
     grouped.geom_group[model.geom_bodyid == model.body("robot0:mocap").id] = _HIDDEN
     return grouped
 

@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from her_jax.types import CostSpec, EnvState, GoalEnv, GoalSpec, Key, RewardPair, Start
 
@@ -20,10 +21,12 @@ from her_jax.types import CostSpec, EnvState, GoalEnv, GoalSpec, Key, RewardPair
 class Repeated:
     """An environment whose step is `times` steps of another; satisfies `her_jax.types.GoalEnv`.
 
-    Its costs are sums over those steps, so that an episode's sum stays what it was.
+    Its costs are sums over those steps, so that an episode's sum stays what it was; if a simulation
+    breaks in any of them, the observation of the last is not a number.
 
     Attributes:
-      env: the environment; its horizon is a multiple of `times`.
+      env: the environment; its horizon is a multiple of `times`, and its states have `replace`, as
+        those of `flax.struct` have.
       times: steps for which an action is held.
     """
 
@@ -114,8 +117,11 @@ class Repeated:
 
         def again(_: Any, reached: Any) -> Any:
             later: Any = self.env.step(reached, action)
+            seen, intact = later.obs.observation, jnp.isfinite(reached.obs.observation).all()
             return later.replace(
-                cost=reached.cost + later.cost, dropped=reached.dropped | later.dropped
+                obs=later.obs._replace(observation=jnp.where(intact, seen, jnp.nan)),
+                cost=reached.cost + later.cost,
+                dropped=reached.dropped | later.dropped,
             )
 
         return jax.lax.fori_loop(1, self.times, again, first)

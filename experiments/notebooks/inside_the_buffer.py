@@ -37,6 +37,8 @@ from matplotlib.patches import Rectangle
 
 import cells
 from her_jax import buffer, relabel, train
+from her_jax.config import ReplayConfig
+from her_jax.errors import UserError
 
 # %% [markdown]
 # ## Options
@@ -56,6 +58,11 @@ class Options(cells.Options):
     k: float = 4.0
     """Relabelled steps for each unchanged one."""
 
+    def __post_init__(self) -> None:
+        ReplayConfig(k=self.k)  # refuses what is none
+        if self.rows < 1:
+            raise UserError(f"rows: {self.rows} is not positive; try 20000")
+
 
 OPTIONS = cells.options(Options)
 
@@ -70,7 +77,8 @@ print(f"{RUN.env.name}: {SIZE:,} episodes of {HORIZON} steps; goals are the {SPE
 # ## Draw
 #
 # All strategies see the same steps and relabel the same ones, because they are given the same keys.
-# So the figures below differ in the goals only. `train.replayed` is what the learner itself calls.
+# So the figures below differ in the goals only. `train.replayed` is what the learner itself calls;
+# `min_displacement`, by which a run may leave out goals near the object's start, is 0 here.
 #
 # The ring overwrites its oldest episodes first. Counting rows from the oldest on puts the episodes
 # in the order in which they were played.
@@ -102,7 +110,9 @@ class Draw:
 
 def draw(strategy: str) -> Draw:
     """Rows under a strategy, as a learner gets them that replays all episodes equally often."""
-    replay = dataclasses.replace(RUN.config.replay, strategy=strategy, k=OPTIONS.k)
+    replay = dataclasses.replace(
+        RUN.config.replay, strategy=strategy, k=OPTIONS.k, min_displacement=0.0
+    )
     config = dataclasses.replace(RUN.config, replay=replay)
     sample_key, label_key = jax.random.split(jax.random.key(0))
     steps = buffer.sample(STORED, sample_key, OPTIONS.rows)

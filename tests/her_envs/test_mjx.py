@@ -105,17 +105,14 @@ def test_pure_jax_resets_the_portable_model():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_one_substep_agrees_with_c_up_to_a_term_that_mjx_leaves_out():
+def test_one_substep_agrees_with_c():
     """Stage by stage, from whole states with contact, within MuJoCo's own tolerances."""
     states = played("FetchPush", "native", "stock")
     rows = floats(np.stack([state.physics.row for state in states]))
     rows = rows.reshape(-1, rows.shape[-1])
     found = fidelity.stages(fetch("FetchPush"), warp("FetchPush").physics, rows)
-    shares = found["within_tolerance"]
-    solved = {name: shares.pop(name) for name in ("qfrc_constraint", "qacc")}
-    assert set(shares.values()) == {1.0}
-    assert max(solved.values()) < 0.9
-    assert min(found["within_tolerance_without_jacobian_rate"].values()) == 1.0
+    assert set(found["within_tolerance"]) == set(fidelity.TOLERANCES)
+    assert set(found["within_tolerance"].values()) == {1.0}
     assert found["peak_constraint_rows"] >= 6  # the weld's
     assert found["qpos"]["largest"] < 1e-3 and found["qvel"]["largest"] < 0.5
 
@@ -192,18 +189,20 @@ def test_lifted_twice_a_function_sees_all_elements_at_once():
     assert float(lifted(jnp.asarray(1.0), jnp.asarray(2.0))) == 3.0
 
 
-def test_what_has_no_room_is_reported_and_not_silent():
-    cramped = her_envs.make("FetchReach", physics="warp", nconmax=8, njmax=4)
+@pytest.mark.parametrize("room", [{"nconmax": 1}, {"njmax": 4}], ids=["contacts", "rows"])
+def test_what_has_no_room_is_reported_and_not_silent(room):
+    cramped = her_envs.make("FetchPush", physics="warp", **room)
     state = jax.jit(jax.vmap(cramped.reset))(jax.random.split(jax.random.key(0), COUNT))
     after = jax.jit(jax.vmap(cramped.step))(state, jnp.zeros((COUNT, 4)))
     assert after.dropped.all()
     assert not played("FetchPush")[-1].dropped.any()
 
 
-def test_a_broken_simulation_says_so_once_and_starts_anew():
+@pytest.mark.parametrize("bad", [np.nan, 1e12])  # C takes what is beyond 1e10 for unstable
+def test_a_broken_simulation_says_so_once_and_starts_anew(bad):
     env = warp("FetchPush")
     states = played("FetchPush")[-2]
-    speed = states.physics.qvel.at[1].set(jnp.nan)
+    speed = states.physics.qvel.at[1].set(bad)
     broken = states.replace(physics=states.physics.replace(qvel=speed))
     step = stepping("FetchPush")
     after = step(broken, jnp.zeros((COUNT, 4)))
@@ -310,10 +309,10 @@ def test_states_are_restored():
 
 
 def test_state_is_small():
-    """What is carried from step to step is what is integrated, not what is derived from it."""
+    """What is carried from step to step is what a step starts from, not all that it derives."""
     state = played("FetchPush")[0].physics
     assert isinstance(state, MjxState)
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // COUNT < 400
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) // COUNT < 2_000
 
 
 def test_the_memory_plan_holds_what_compiled_programs_work_in():
@@ -358,7 +357,9 @@ def test_pairs_touch_as_the_stock_geoms_would(name):
     stock, fast, portable = (
         contacts(scenes.scene(TASKS[name], variant)) for variant in scenes.VARIANTS
     )
-    assert set(stock) >= set(fast) >= set(portable) and fast
+    pairs = {tuple(sorted(pair)) for pair in prune.pairs(TASKS[name])}
+    reached = {pair for pair in pairs if prune.PALM not in pair}  # for fingers are below it
+    assert set(stock) >= set(fast) == set(portable) == reached
     for variant, pruned in (("fast", fast), ("portable", portable)):
         for pair, values in pruned.items():
             expected = dict(stock[pair])

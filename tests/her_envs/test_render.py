@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import her_envs
 from conftest import fetch, fetch_reset, fetch_step
 from her_envs import render
+from her_envs.fetch import prune
 
 
 def pictures(env, keys):
@@ -26,6 +28,15 @@ def test_shows_the_goal_and_moves_with_it(env):
     assert np.ptp(np.stack(centres), axis=0).max() > 3
     # Sky, floor, table and robot give a picture with some contrast.
     assert frames.std() > 30
+
+
+def test_the_box_in_the_palm_of_a_pruned_model_is_not_drawn():
+    env = her_envs.make("FetchReach", model="fast")
+    model, pose = env.physics.scene.model, env.physics.scene.row[1:][None]
+    grouped = render._grouped(model, pose[:, : model.nq])
+    hidden = {model.geom(i).name for i in np.flatnonzero(grouped.geom_group == render._HIDDEN)}
+    assert prune.PALM in hidden
+    assert not {"table0", "robot0:r_gripper_finger_link"} & hidden
 
 
 def test_shows_the_object_where_it_is():

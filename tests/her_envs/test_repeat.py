@@ -59,6 +59,25 @@ def test_contacts_dropped_in_any_of_the_steps_count():
     assert bool(first.dropped) and not bool(second.dropped)
 
 
+def test_a_simulation_that_breaks_in_any_of_the_steps_says_so():
+    class Breaking(PointEnv):
+        """In the second step alone; its costs stay finite."""
+
+        def step(self, state, action):
+            sound = state.obs._replace(observation=state.obs.achieved_goal)
+            reached = super().step(state.replace(obs=sound), action)
+            seen = reached.obs.observation
+            bad = jnp.abs(seen[0] - 0.2) < 0.05
+            obs = reached.obs._replace(observation=jnp.where(bad, jnp.nan, seen))
+            return reached.replace(obs=obs)
+
+    env = Repeated(Breaking(horizon=12), 3)
+    first = env.step(env.begin(env.draw(jax.random.key(0))), jnp.asarray([1.0, 0.0]))
+    second = env.step(first, jnp.asarray([1.0, 0.0]))
+    assert np.isnan(first.obs.observation).all() and np.isfinite(first.cost).all()
+    assert np.isfinite(second.obs.observation).all()
+
+
 def test_all_steps_count(config):
     config = with_(config, action_repeat=3)
     env = Repeated(PointEnv(horizon=12), 3)

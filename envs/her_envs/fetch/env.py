@@ -32,8 +32,8 @@ FLOOR = 0.0
 """Height of the floor in metres."""
 
 ROOM = 2.5
-"""A gripper or object that is further than this from the gripper's start, in metres, is taken for a
-broken simulation: the arm ends before it, and no rollout seen here left it."""
+"""An achieved goal further than this from the gripper's start, in metres, is out of bounds for the
+audit, which counts it: the arm ends before it, and no rollout seen here left it."""
 
 
 class FetchState(struct.PyTreeNode):

@@ -1,8 +1,8 @@
 """MuJoCo XLA: thousands of simulations on an accelerator, by MuJoCo Warp or in pure JAX.
 
-A state holds what the simulator integrates and nothing else; what it derives is rebuilt at every
-environment step, so that a state is small, a reset is a few assignments, and no contact of another
-simulation or of an earlier episode can leak into it.
+A state holds what the next step starts from and nothing else; what the simulator derives from it is
+rebuilt at every environment step, so that a state is small, a reset is a few assignments, and no
+contact of another simulation or of an earlier episode can leak into it.
 
 MuJoCo Warp keeps the contacts of all simulations in one array, whose size must be known when a
 program is compiled. Here capacities are stated per simulation, and the array's size follows from
@@ -52,6 +52,9 @@ COMPARED = (
 )
 """Fields of MuJoCo's data that `Mjx.substep` returns, in the order in which they are derived."""
 
+RATES = ("cvel", "cdof_dot")
+"""Fields of MuJoCo's data that MuJoCo Warp reads in a step before it derives them anew."""
+
 _CONTACTS_PER_CONVEX, _MIN_CONVEX = 4, 16
 """Contacts for each collision by GJK, whose scratch memory is large (most contacts are of boxes and
 planes); and for how many of those there is room however few the simulations are."""
@@ -78,19 +81,25 @@ class MjxState(struct.PyTreeNode):
       gripper_pose: [..., 7], position and quaternion of the gripper body at the last kinematics
         call, which the next mocap target starts from (in PickAndPlace one substep ago, as in the
         original).
+      rates: of MuJoCo Warp `RATES`, `cvel` [..., nbody, 6] and `cdof_dot` [..., nv, 6], as the last
+        forward dynamics left them: how fast the Jacobian of the weld changes, which is part of what
+        the weld aims at, follows from those of the step before. Empty in pure JAX, which leaves
+        that term out.
     """
 
     qpos: jax.Array
     qvel: jax.Array
     warmstart: jax.Array
     gripper_pose: jax.Array
+    rates: dict[str, jax.Array]
 
 
 class Mjx:
     """The `warp` and `jax` backends: parity in distribution, measured by `benchmarks/fidelity.py`.
 
-    A simulation that breaks (a position, velocity or acceleration is not finite) reports readings
-    that are not finite once and goes on from the starting pose, so that whoever plays it can tell.
+    A simulation that breaks (a position, velocity or acceleration is not finite, or so large that C
+    takes it for unstable) reports readings that are not finite once and goes on from the starting
+    pose, so that whoever plays it can tell.
 
     Attributes:
       name: one of `IMPLEMENTATIONS`, "warp" or "jax".
@@ -128,6 +137,7 @@ class Mjx:
         self._mjx = _library(implementation)
         self._model = self._put(model, graph_mode)
         self._at = Handles.of(scene)
+        self._rates = RATES if implementation == "warp" else ()
         self._start = self._starting_state()
         lifted = over_any_batch if implementation == "warp" else _unbatched
         self._forward = lifted(_precise(self._forward_many))
@@ -198,7 +208,8 @@ class Mjx:
 
         Returns:
           The fields `COMPARED` [N, ...] derived from the states, and in MuJoCo Warp their number of
-          constraint rows `nefc` [N]; then qpos [N, nq] and qvel [N, nv] after the step.
+          constraint rows `nefc` [N] and that of pairs of geoms `ncollision` [N], each of all states
+          together, that may touch; then qpos [N, nq] and qvel [N, nv] after the step.
         """
         model = self.scene.model
         given = _fields_of(model, rows)
@@ -207,11 +218,13 @@ class Mjx:
             blank = self._blank(len(rows))
 
             def one(given: dict[str, jax.Array]) -> Any:
-                data = self._mjx.forward(self._model, blank.replace(**given))
+                ready = self._mjx.forward(self._model, blank.replace(**given))  # for `RATES`
+                data = self._mjx.forward(self._model, ready)
                 found = {name: getattr(data, name) for name in COMPARED}
                 if self.name == "warp":
                     found["nefc"] = data._impl.nefc.reshape(())
-                later = self._mjx.step(self._model, blank.replace(**given))
+                    found["ncollision"] = data._impl.ncollision.reshape(())
+                later = self._mjx.step(self._model, ready)
                 return found, later.qpos, later.qvel
 
             return jax.vmap(one)(given)
@@ -247,6 +260,7 @@ class Mjx:
             return blank.replace(
                 qpos=state.qpos,
                 qvel=state.qvel,
+                **state.rates,
                 qacc_warmstart=state.warmstart,
                 ctrl=state.qpos[self._at.actuated_qpos] + finger_delta,
                 mocap_pos=(state.gripper_pose[:3] + gripper_delta)[None],
@@ -272,10 +286,12 @@ class Mjx:
         pose = jnp.concatenate(
             [data.xpos[self._at.gripper_body], data.xquat[self._at.gripper_body]]
         )
-        state = MjxState(data.qpos, data.qvel, data.qacc_warmstart, pose)
+        rates = {name: getattr(data, name) for name in self._rates}
+        state = MjxState(data.qpos, data.qvel, data.qacc_warmstart, pose, rates)
         overflowed = (overflow != 0).astype(jnp.float32)[None]
         values = readings(data, self._at, overflowed)
-        intact = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state)]))
+        moving = (state.qpos, state.qvel, state.warmstart, pose)
+        intact = jnp.all(jnp.stack([(jnp.abs(x) < mujoco.mjMAXVAL).all() for x in moving]))
         return (
             jax.tree.map(lambda now, start: jnp.where(intact, now, start), state, self._start),
             jax.tree.map(lambda x: jnp.where(intact, x, jnp.nan), values),
@@ -364,8 +380,9 @@ class Mjx:
         mujoco.mj_forward(model, data)
         body = self._at.gripper_body
         pose = np.concatenate([data.xpos[body], data.xquat[body]])
-        values = (data.qpos, data.qvel, data.qacc_warmstart, pose)
-        return MjxState(*(jnp.asarray(value, jnp.float32) for value in values))
+        rates = {name: getattr(data, name) for name in self._rates}
+        state = MjxState(data.qpos, data.qvel, np.zeros(model.nv), pose, rates)
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), state)
 
 
 def capacities(count: int, nconmax: int = NCONMAX, njmax: int = NJMAX) -> dict[str, int]:
