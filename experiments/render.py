@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,7 +70,8 @@ def record(
       height: pixels, a multiple of 16.
 
     Raises:
-      UserError: if the size does not suit the codec, or there is nothing to film.
+      UserError: if the size does not suit the codec, there is nothing to film, or the encoder
+        fails; a video that was there before stays.
     """
     if out.suffix != ".mp4":
         raise UserError(f"out: {out} is no .mp4 file")
@@ -88,10 +89,10 @@ def record(
     with launch.writing("out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
     fps = _FRAMES_PER_S / run.judge.steps_per_action
-    with _ffmpeg(partial, width, height, fps) as writer:
+    with _ffmpeg(partial, width, height, fps) as send:
         for start in _each(goal_set.standard(env, episodes).starts):
             for frame in her_envs.render.frames(env, film(start), width=width, height=height):
-                writer.send(np.ascontiguousarray(frame))
+                send(np.ascontiguousarray(frame))
     with launch.writing("out", out):
         partial.replace(out)
 
@@ -103,8 +104,8 @@ def scene(env: GoalEnv) -> FetchEnv | None:
 
 
 @contextmanager
-def _ffmpeg(out: Path, width: int, height: int, fps: float) -> Iterator[Any]:
-    """An encoder that takes frames by `send`."""
+def _ffmpeg(out: Path, width: int, height: int, fps: float) -> Iterator[Callable[[Any], None]]:
+    """What takes frames and encodes them; nothing is left of `out` if something fails."""
     writer = imageio_ffmpeg.write_frames(
         str(out),
         (width, height),
@@ -112,13 +113,24 @@ def _ffmpeg(out: Path, width: int, height: int, fps: float) -> Iterator[Any]:
         macro_block_size=16,
         ffmpeg_log_level="error",
     )
-    with warnings.catch_warnings():  # JAX warns of any fork; this child only runs ffmpeg
-        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
-        writer.send(None)
+
+    def send(frame: Any) -> None:
+        try:
+            writer.send(frame)
+        except (OSError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"video: the encoder fails ({reason}); install ffmpeg") from error
+
     try:
-        yield writer
-    finally:
+        with warnings.catch_warnings():  # JAX warns of any fork; this child only runs ffmpeg
+            warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+            send(None)
+        yield send
+    except BaseException:
         writer.close()
+        out.unlink(missing_ok=True)
+        raise
+    writer.close()
 
 
 def _each(starts: Any) -> Iterator[Any]:

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import tyro
@@ -54,7 +54,23 @@ VALIDATION_SEED = 1
 
 
 _OUTCOMES = ("score", "final", "env_steps", "seconds", "commit")
-"""Columns of a study beside the settings."""
+"""Columns of a study beside the settings and what it is of."""
+
+
+class Origin(NamedTuple):
+    """What a study is of; trials of others cannot be compared with its own.
+
+    Attributes:
+      task: environment.
+      seed: of every training and of the proposals.
+      budget: environment steps asked of a trial.
+      episodes: validation goals of an evaluation.
+    """
+
+    task: str
+    seed: int
+    budget: int
+    episodes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +109,7 @@ def main(
       task: One of train.py's tasks with continuous actions.
       trials: Trials to add.
       env_steps: Environment steps of a trial.
-      seed: Seed of every training and of the proposals; a study is continued with its own.
+      seed: Seed of every training and of the proposals.
       episodes: Validation goals of an evaluation.
       threads: Host threads of the physics; 0 for all cores.
       out: CSV of the study, new or to be continued.
@@ -112,7 +128,8 @@ def main(
         train=dataclasses.replace(base.train, env_steps=env_steps),
     )
     preset = {name: look_up(base, name) for name in SPACE}
-    done = read(out)
+    origin = Origin(base.env.task, seed, env_steps, episodes)
+    done = read(out, origin)
     with launch.writing("out", out):  # before any trial is made
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
@@ -121,7 +138,7 @@ def main(
         asked = study.ask(distributions(optuna))
         trial = run_trial(configured(base, asked.params), asked.params, episodes)
         study.tell(asked, trial.score)
-        append(out, trial)
+        append(out, origin, trial)
         launch.console.print(
             f"trial {number + 1} of {trials}: {trial.score:.3f}, last {trial.final:.3f} at "
             f"{trial.env_steps:,} steps; best so far {study.best_value:.3f}"
@@ -184,22 +201,23 @@ def distributions(optuna: Any) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> list[Trial]:
+def read(path: Path, origin: Origin) -> list[Trial]:
     """The trials of a study; none if the file does not exist or is empty.
 
     Raises:
-      UserError: if the file is no study of this space.
+      UserError: if the file is no study of this space, or one of something else.
     """
     if not path.exists():
         return []
-    columns = [*SPACE, *_OUTCOMES]
+    columns = [*Origin._fields, *SPACE, *_OUTCOMES]
     by_text = {name: {str(value): value for value in values} for name, values in SPACE.items()}
     try:
         with path.open(newline="") as file:
             lines = csv.DictReader(file)
             if lines.fieldnames is not None and list(lines.fieldnames) != columns:
                 raise ValueError(f"its columns are not {', '.join(columns)}")
-            return [
+            rows = list(lines)
+            trials = [
                 Trial(
                     {name: by_text[name][row[name]] for name in SPACE},
                     float(row["score"]),
@@ -208,21 +226,32 @@ def read(path: Path) -> list[Trial]:
                     float(row["seconds"]),
                     row["commit"],
                 )
-                for row in lines
+                for row in rows
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"out: {path} is no study of this space ({error}); name another") from None
+    for row in rows:
+        for name, value in origin._asdict().items():
+            if row[name] != str(value):
+                raise UserError(
+                    f"out: {path} is a study with {name} {row[name]}, not {value}; name another"
+                )
+    return trials
 
 
-def append(path: Path, trial: Trial) -> None:
+def append(path: Path, origin: Origin, trial: Trial) -> None:
     """Adds a line, and a header to a new file."""
-    row = trial.values | {
-        "score": f"{trial.score:.4f}",
-        "final": f"{trial.final:.3f}",
-        "env_steps": trial.env_steps,
-        "seconds": f"{trial.seconds:.0f}",
-        "commit": trial.commit,
-    }
+    row = (
+        origin._asdict()
+        | trial.values
+        | {
+            "score": f"{trial.score:.4f}",
+            "final": f"{trial.final:.3f}",
+            "env_steps": trial.env_steps,
+            "seconds": f"{trial.seconds:.0f}",
+            "commit": trial.commit,
+        }
+    )
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if not file.tell():

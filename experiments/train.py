@@ -172,10 +172,14 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
     plot.curves([run.folder], run.folder / plot.CURVE)
     if not video:
         return
-    import render  # needs a video encoder, which not every machine has
+    import render  # takes long
 
-    if render.scene(run.judge):
+    if not render.scene(run.judge):
+        return
+    try:
         render.record(run, state, run.folder / render.VIDEO)
+    except UserError as error:  # the run is whole without it
+        launch.status.print(f"no video: {error}", markup=False)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ Hardware:  one GPU; made for it and not yet run on one
 Time:      unknown
 Expected:  unknown; a start for tuning
 
-The task's own preset, with 512 environments for its 16 and ten times its updates a cycle. There
-simulations are cheap and updates wait for kernel launches, so a third of the updates an environment
-step buys seconds with steps.
+The task's own preset, with 512 environments for its 16, ten times its updates a cycle, a ring of
+20,480 episodes, and a budget of 3 M steps, scored every two cycles. There simulations are cheap and
+updates wait for kernel launches, so a third of the updates an environment step buys seconds with
+steps.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Command:   python experiments/train.py fetch-slide
 Hardware:  two CPU cores, no accelerator
-Time:      50 minutes to two and a half hours on one core
+Time:      two and a half hours on a slow core
 Expected:  success 0.80 on 200 held-out goals within 5 cm by 0.42 to 0.68 M environment steps, 0.89
            to 0.94 after 1.26 M (five seeds); 0.87 to 0.90 on 1,000 goals
 
