@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-slow lint format setup bench clean
+.PHONY: train test test-slow test-sb3 lint format setup bench clean
 
 train: $(BIN)/.runtime
 	$(BIN)/python experiments/train.py $(TASK) $(ARGS)
@@ -18,6 +18,11 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest $(WORKERS) -m "not gpu" $(ARGS)
+
+# What races Stable-Baselines3; PyTorch takes gigabytes.
+test-sb3: setup
+	$(INSTALL) '.[dev,sb3]'
+	$(BIN)/python -m pytest tests/test_versus_sb3.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -380,9 +380,9 @@ class Mjx:
         mujoco.mj_forward(model, data)
         body = self._at.gripper_body
         pose = np.concatenate([data.xpos[body], data.xquat[body]])
-        rates = {name: getattr(data, name) for name in self._rates}
-        state = MjxState(data.qpos, data.qvel, np.zeros(model.nv), pose, rates)
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), state)
+        values = (data.qpos, data.qvel, np.zeros(model.nv), pose)
+        rates = {name: jnp.asarray(getattr(data, name), jnp.float32) for name in self._rates}
+        return MjxState(*(jnp.asarray(value, jnp.float32) for value in values), rates)
 
 
 def capacities(count: int, nconmax: int = NCONMAX, njmax: int = NJMAX) -> dict[str, int]:
