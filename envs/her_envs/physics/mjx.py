@@ -380,9 +380,9 @@ class Mjx:
         mujoco.mj_forward(model, data)
         body = self._at.gripper_body
         pose = np.concatenate([data.xpos[body], data.xquat[body]])
-        values = (data.qpos, data.qvel, np.zeros(model.nv), pose)
-        rates = {name: jnp.asarray(getattr(data, name), jnp.float32) for name in self._rates}
-        return MjxState(*(jnp.asarray(value, jnp.float32) for value in values), rates)
+        values = {"qpos": data.qpos, "qvel": data.qvel, "warmstart": np.zeros(model.nv)}
+        values |= {"gripper_pose": pose, "rates": {x: getattr(data, x) for x in self._rates}}
+        return MjxState(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), values))
 
 
 def capacities(count: int, nconmax: int = NCONMAX, njmax: int = NJMAX) -> dict[str, int]:
