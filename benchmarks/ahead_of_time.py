@@ -236,7 +236,10 @@ def describe(device: str) -> Any:
 @contextlib.contextmanager
 def as_default(device: Any) -> Iterator[None]:
     """Models are put as for this device: Warp captures CUDA graphs where a GPU is the default."""
-    with mock.patch.object(jax, "default_backend", lambda: device.platform):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(jax, "default_backend", lambda: device.platform))
+        if device.platform == "gpu":
+            stack.enter_context(mock.patch("warp.is_cuda_available", lambda: True))
         yield
 
 

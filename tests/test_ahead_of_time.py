@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import ahead_of_time
+import her_envs
 from her_jax.errors import UserError
 
 
@@ -69,6 +71,12 @@ def test_bad_options_get_one_line(options, message, tmp_path):
     with pytest.raises(UserError) as error:
         ahead_of_time.main(**options, out=tmp_path / "out.json")
     assert message in str(error.value) and not (tmp_path / "out.json").exists()
+
+
+def test_warp_models_are_put_for_a_gpu_that_is_not_there():
+    with ahead_of_time.as_default(types.SimpleNamespace(platform="gpu")):
+        env = her_envs.make("FetchReach", physics="warp")
+    assert env.simulator == "warp"
 
 
 def test_a_missing_compiler_says_what_to_install():
