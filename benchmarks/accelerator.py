@@ -190,7 +190,7 @@ def main(
         raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(her_envs.TASKS)}")
     if smoke:
         worlds, task, budget_s = (2,), "FetchReach", math.inf
-    path = harness.results_file("accelerator-smoke" if smoke else "accelerator", out)
+    path = harness.results_file("accelerator", out, smoke, continues=True)
     spent_s = time.time() - psutil.Process().create_time()
     report = Report(path, budget_s - spent_s)
     few = [count for count in worlds if count <= MANY] or [worlds[0]]

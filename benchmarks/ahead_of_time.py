@@ -189,7 +189,8 @@ def main(
         raise UserError("physics: 'native' calls the host, which only a device that is there can")
     if kernels and (device not in GPUS or "warp" not in physics):
         raise UserError("kernels: Warp's, which are for h100 and h200; add --physics warp")
-    path = harness.results_file("ahead_of_time", out)
+    physics = harness.known("physics", physics, her_envs.PHYSICS)
+    path = harness.results_file("ahead_of_time", out, smoke)
     described = describe(device)
     config = presets.load(preset, task)
     rows = []

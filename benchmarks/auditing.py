@@ -35,7 +35,7 @@ def main(smoke: bool = False, rounds: int = 3, out: Path | None = None) -> None:
       out: Results file; default runs/benchmarks/auditing.json.
     """
     harness.require_positive(rounds=rounds)
-    path = harness.results_file("auditing", out)
+    path = harness.results_file("auditing", out, smoke)
     env = her_envs.make("FetchPush")
     capacity = 32 if smoke else 20_000
     stored = _filled(env, capacity, jax.random.key(0))

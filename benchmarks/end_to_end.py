@@ -22,6 +22,7 @@ import jax
 import tyro
 
 import harness
+import her_envs
 import launch
 import presets
 from her_jax import agents, buffer, evaluate, goal_set, memory, rollout, train
@@ -62,7 +63,7 @@ def main(
     harness.require_positive(rounds=rounds)
     if not targets:
         raise UserError("targets: none given; name some, e.g. --targets 0.5 0.9")
-    path = harness.results_file("end_to_end", out)
+    path = harness.results_file("end_to_end", out, smoke)
     config = dataclasses.replace(presets.load(preset, task), seed=seed)
     if num_envs is not None:
         config = with_envs(config, num_envs)
@@ -73,9 +74,14 @@ def main(
     def keep(row: dict[str, Any], quiet: bool = True) -> None:
         harness.write("end_to_end", [*rows, row], path, quiet)
 
-    for backend in physics:
-        chosen = dataclasses.replace(config.env, physics=backend, model=model)
-        one = dataclasses.replace(config, env=chosen)
+    backends = [
+        dataclasses.replace(config.env, physics=backend, model=model)
+        for backend in harness.known("physics", physics, her_envs.PHYSICS)
+    ]
+    for env in backends:
+        launch.make_envs(env)  # refuses what cannot be combined before any is measured
+    for env in backends:
+        one = dataclasses.replace(config, env=env)
         row = measure(one, targets, limit_s, rounds, keep)
         keep(row, quiet=False)
         rows.append(row)

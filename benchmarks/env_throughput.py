@@ -35,8 +35,8 @@ import numpy as np
 import harness
 import her_envs
 from her_envs.fetch import model as scenes
-from her_envs.fetch.tasks import SUBSTEPS, TASKS
-from her_envs.physics.mjx import capacities
+from her_envs.fetch.tasks import HORIZON, SUBSTEPS, TASKS
+from her_envs.physics.mjx import RATES, capacities
 from her_envs.physics.native import floats
 from her_jax import provenance
 from her_jax.errors import UserError
@@ -85,7 +85,9 @@ def main(
     contestants = contestants or default_contestants()
     require_known(tasks, contestants)
     harness.require_positive(steps=steps, rounds=rounds, num_envs=min(num_envs, default=0))
-    path = harness.results_file("env_throughput", out)
+    if steps > HORIZON:
+        raise UserError(f"steps: {steps} are more than the {HORIZON} of an episode; try {HORIZON}")
+    path = harness.results_file("env_throughput", out, smoke)
     if smoke:
         tasks, num_envs, steps, rounds = tasks[:1], (2,), 2, 1
     rows = []
@@ -187,14 +189,15 @@ def _open(name: str, task: str, count: int, actions: np.ndarray) -> Contestant:
         options: Any = PHYSICS[name]
         return Contestant(jitted(her_envs.make(task, **options), count, actions))
     if name == "batch":
-        return Contestant(bare_batch(task, count, actions))
+        return bare_batch(task, count, actions)
     if name == "mujoco-warp":
         _require_package(name, "warp", "warp-lang")
-        return Contestant(bare_warp(task, count, actions))
+        return bare_warp(task, count, actions)
     if name == "envpool":
         _require_package(name, "envpool", "envpool")
         make = importlib.import_module("envpool").make_gymnasium
         return vector_loop(make(f"{task}-v4", num_envs=count), actions.astype(np.float64))
+    _require_package(name, "gymnasium_robotics", "gymnasium-robotics")
     import gymnasium
 
     import original
@@ -236,7 +239,7 @@ def health(readings: tuple[GoalObs, jax.Array]) -> dict[str, float]:
     }
 
 
-def bare_batch(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
+def bare_batch(task: str, count: int, actions: np.ndarray) -> Contestant:
     """MuJoCo's thread-pooled batch, driven from Python with the same control law."""
     env = her_envs.make(task)
     start = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), count))
@@ -249,9 +252,11 @@ def bare_batch(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
     mocap_pos, mocap_quat = batch.bind("mocap_pos"), batch.bind("mocap_quat")
     rows = floats(np.asarray(start.physics.row))
 
-    def run() -> None:
+    def reset() -> None:
         batch.state[:] = rows
         batch.forward()
+
+    def run() -> None:
         for action in actions:
             if model.nu:
                 ctrl[:] = qpos[:, actuated] + action[:, 3:]
@@ -262,10 +267,11 @@ def bare_batch(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
                 qpos[:, fingers] = 0.0
                 batch.forward()
 
-    return run
+    reset()
+    return Contestant(run, reset)
 
 
-def bare_warp(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
+def bare_warp(task: str, count: int, actions: np.ndarray) -> Contestant:
     """MuJoCo Warp without JAX, on a GPU captured as one CUDA graph an environment step.
 
     The gripper is pulled to and fro about its start, a target for each world and step.
@@ -283,7 +289,7 @@ def bare_warp(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
     model = mujoco_warp.put_model(scene.model)
     model.opt.warn_overflow = 0  # as `warp` here: kernels that print are other kernels
     worlds = mujoco_warp.put_data(scene.model, data, nworld=count, **capacities(count))
-    moved = ("qpos", "qvel", "qacc_warmstart")
+    moved = ("qpos", "qvel", "qacc_warmstart", *RATES)
     starts = {name: warp.clone(getattr(worlds, name)) for name in moved}
     pulls = (data.xpos[gripper] + 0.05 * actions[:, :, None, :3]).astype(np.float32)
     targets = [warp.array(pull, dtype=warp.vec3) for pull in pulls]
@@ -300,20 +306,23 @@ def bare_warp(task: str, count: int, actions: np.ndarray) -> Callable[[], Any]:
         graph: Any = capture.graph
         launch = functools.partial(warp.capture_launch, graph)
 
-    def run() -> None:
+    def reset() -> None:
         for name, start in starts.items():
             warp.copy(getattr(worlds, name), start)
+        warp.synchronize()
+
+    def run() -> None:
         for target in targets:
             warp.copy(worlds.mocap_pos, target)
             launch()
         warp.synchronize()
 
-    return run
+    return Contestant(run, reset)
 
 
 def vector_loop(vector: Any, actions: np.ndarray) -> Contestant:
     """A vector environment with Gymnasium's interface."""
-    vector.reset()
+    vector.reset(seed=0)
 
     def run() -> None:
         for action in actions:

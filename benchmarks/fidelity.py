@@ -100,13 +100,16 @@ def main(
     harness.require_positive(
         native_episodes=native_episodes, episodes=episodes, policy_episodes=policy_episodes
     )
-    path = harness.results_file(f"fidelity-{physics}-{model}", out)
+    path = harness.results_file(f"fidelity-{physics}-{model}", out, smoke, continues=True)
     opened = {run: launch.open_run(run) for run in runs}
     for folder, run in opened.items():
         require_plain(folder, run, tasks)
+    compared = {
+        task: (her_envs.make(task), her_envs.make(task, physics=physics, model=model))
+        for task in tasks
+    }
     rows = [row for row in harness.continued(path) if row["task"] not in tasks]
-    for task in tasks:
-        native, other = her_envs.make(task), her_envs.make(task, physics=physics, model=model)
+    for task, (native, other) in compared.items():
         row: dict[str, Any] = {"task": task, "physics": physics, "model": model}
         row["states"] = "recorded" if recorded else "played"
         states = from_file(native, recorded) if recorded else played(native, native_episodes)

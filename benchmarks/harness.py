@@ -102,37 +102,46 @@ def require_positive(**counts: int) -> None:
             raise UserError(f"{option}: {count} is not positive; leave it out for the usual number")
 
 
-def results_file(name: str, out: Path | None) -> Path:
-    """`out`, or NAME.json in `MEASURED`.
+def results_file(name: str, out: Path | None, smoke: bool = False, continues: bool = False) -> Path:
+    """`out`, or NAME.json in `MEASURED`, of a smoke run NAME-smoke.json.
+
+    What lies there already gets another name, unless the benchmark goes on with it or the file was
+    asked for.
 
     Raises:
       UserError: if it could not be written, before anything is measured.
     """
-    path = out or MEASURED / f"{name}.json"
+    path = out or MEASURED / f"{name}{'-smoke' if smoke else ''}.json"
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
         raise UserError(f"out: {path} cannot be written; name a file")
+    if path.is_file() and not (out or smoke or continues):
+        _set_aside(path)
     return path
 
 
 def continued(path: Path) -> list[dict[str, Any]]:
     """Rows that the same commit has written to the file on this device.
 
-    Another file gets another name, with the first free number, and so does one whose commit is not
-    known or had uncommitted changes that are no more. Writing the file may be what changed the
-    checkout since it was begun.
+    Another file gets another name, and so does one whose commit is not known or had uncommitted
+    changes that are no more. Writing the file may be what changed the checkout since it was begun.
     """
     if not path.is_file():
         return []
     results, now = metrics.read_json(path), commit()
-    same = results["commit"] in (now, now.removesuffix("+changes")) and now != provenance.UNKNOWN
-    if same and results["device"] == provenance.device():
+    same = results.get("commit") in (now, now.removesuffix("+changes"))
+    if same and now != provenance.UNKNOWN and results.get("device") == provenance.device():
         return results["rows"]
-    names = (path.with_stem(f"{path.stem}.{number}") for number in itertools.count(1))
-    kept = next(name for name in names if not name.exists())
-    print(f"{path} is not of this commit and device; it is kept as {kept.name}")
-    path.rename(kept)
+    _set_aside(path)
     return []
+
+
+def _set_aside(path: Path) -> None:
+    """Appends the first free number to a file's name, where nothing takes it for results."""
+    names = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    kept = next(name for name in names if not name.exists())
+    print(f"{path} was there before; it is kept as {kept.name}")
+    path.rename(kept)
 
 
 def write(name: str, rows: list[dict[str, Any]], path: Path, quiet: bool = False) -> None:

@@ -36,7 +36,7 @@ def main(smoke: bool = False, rounds: int = 15, out: Path | None = None) -> None
       out: Results file; default runs/benchmarks/replay.json.
     """
     harness.require_positive(rounds=rounds)
-    path = harness.results_file("replay", out)
+    path = harness.results_file("replay", out, smoke)
     env = her_envs.make("FetchPush")
     sizes = (1_000,) if smoke else (10_000, 100_000, 1_000_000)
     batches = (64,) if smoke else (256, 512, 1024, 2048, 4096, 8192)

@@ -48,7 +48,7 @@ def main(
       out: Results file; default runs/benchmarks/sweeping.json.
     """
     harness.require_positive(agents=agents, cycles=cycles, rounds=rounds)
-    path = harness.results_file("sweeping", out)
+    path = harness.results_file("sweeping", out, smoke)
     config = presets.load(preset, "fetch-push")
     config = dataclasses.replace(
         config,

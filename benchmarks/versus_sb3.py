@@ -400,7 +400,7 @@ def main(
         library()
     if not 0 <= seed < 2**31:
         raise UserError(f"seed: {seed} must lie in [0, 2**31)")
-    path = harness.results_file("versus_sb3", out)
+    path = harness.results_file("versus_sb3", out, smoke)
     cores = pin(threads)
     load = os.getloadavg()[0]
     rows: list[dict[str, Any]] = []

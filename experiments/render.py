@@ -105,7 +105,11 @@ def scene(env: GoalEnv) -> FetchEnv | None:
 
 @contextmanager
 def _ffmpeg(out: Path, width: int, height: int, fps: float) -> Iterator[Callable[[Any], None]]:
-    """What takes frames and encodes them; nothing is left of `out` if something fails."""
+    """What takes frames and encodes them; nothing is left of `out` if something fails.
+
+    Raises:
+      UserError: if the encoder does not start or take a frame, or the video lacks some in the end.
+    """
     writer = imageio_ffmpeg.write_frames(
         str(out),
         (width, height),
@@ -114,23 +118,44 @@ def _ffmpeg(out: Path, width: int, height: int, fps: float) -> Iterator[Callable
         ffmpeg_log_level="error",
     )
 
+    sent = 0
+
     def send(frame: Any) -> None:
-        try:
+        nonlocal sent
+        with _encoding():
             writer.send(frame)
-        except (OSError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"video: the encoder fails ({reason}); install ffmpeg") from error
+        sent += frame is not None
 
     try:
-        with warnings.catch_warnings():  # JAX warns of any fork; this child only runs ffmpeg
+        with warnings.catch_warnings():  # JAX warns of any fork; these children only run ffmpeg
             warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
             send(None)
-        yield send
+            yield send
+            writer.close()  # which does not say whether all was written
+            with _encoding():
+                written, _ = imageio_ffmpeg.count_frames_and_secs(str(out))
+                if (written or 0) < sent:
+                    raise OSError(f"{written} of {sent} frames are in the file")
     except BaseException:
         writer.close()
         out.unlink(missing_ok=True)
         raise
-    writer.close()
+
+
+@contextmanager
+def _encoding() -> Iterator[None]:
+    """Names the encoder in what it raises.
+
+    Raises:
+      UserError: in place of its own errors.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"video: the encoder fails ({reason}); see that ffmpeg is there, and room for the file"
+        ) from error
 
 
 def _each(starts: Any) -> Iterator[Any]:

@@ -63,7 +63,7 @@ class Origin(NamedTuple):
     Attributes:
       task: environment.
       seed: of every training and of the proposals.
-      budget: environment steps asked of a trial.
+      budget: environment steps asked of a trial, `--env-steps`.
       episodes: validation goals of an evaluation.
     """
 
@@ -233,8 +233,9 @@ def read(path: Path, origin: Origin) -> list[Trial]:
     for row in rows:
         for name, value in origin._asdict().items():
             if row[name] != str(value):
+                option = {"budget": "env_steps"}.get(name, name)
                 raise UserError(
-                    f"out: {path} is a study with {name} {row[name]}, not {value}; name another"
+                    f"out: {path} is a study with {option} {row[name]}, not {value}; name another"
                 )
     return trials
 

@@ -66,7 +66,7 @@ def test_rows_of_another_or_of_an_unknown_commit_are_measured_anew(tmp_path, mon
         monkeypatch.setattr(harness, "commit", lambda now=now: now)
         assert len(accelerator.Report(path, budget_s=90.0).rows) == kept
         assert path.exists() == bool(kept)
-    older = [metrics.read_json(tmp_path / f"report.{number}.json") for number in (1, 2, 3)]
+    older = [metrics.read_json(tmp_path / f"report.json.{number}") for number in (1, 2, 3)]
     assert [results["commit"] for results in older] == ["abc+changes", "abc", provenance.UNKNOWN]
     assert all(results["rows"] == [{"part": "a", "result": 1}] for results in older)
 

@@ -271,6 +271,18 @@ def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
         fidelity.committed()
 
 
+def test_what_was_measured_before_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = harness.results_file("replay", None)
+    harness.write("replay", [{"figure": 1}], path, quiet=True)
+    assert harness.results_file("replay", None, smoke=True).name == "replay-smoke.json"
+    assert harness.results_file("replay", path) == path and path.exists()  # asked for
+    assert harness.results_file("replay", None, continues=True) == path and path.exists()
+    assert harness.results_file("replay", None) == path and not path.exists()
+    (kept,) = path.parent.iterdir()
+    assert kept.name == "replay.json.1" and metrics.read_json(kept)["rows"] == [{"figure": 1}]
+
+
 def test_calls_are_prepared_untimed_and_take_turns(monkeypatch):
     heard = []
     calls = {name: functools.partial(heard.append, name) for name in "ab"}
@@ -290,6 +302,9 @@ def test_calls_are_prepared_untimed_and_take_turns(monkeypatch):
         (replay.main, {"rounds": 0}, "rounds: 0 is not positive"),
         (replay.main, {"out": Path(".")}, "out: . cannot be written; name a file"),
         (sweeping.main, {"agents": 0}, "agents: 0 is not positive"),
+        (env_throughput.main, {"steps": 51}, "steps: 51 are more than the 50 of an episode"),
+        (end_to_end.main, {"physics": ("native", "wrap")}, "physics: 'wrap' is unknown"),
+        (end_to_end.main, {"physics": ("native", "jax")}, "physics: 'jax' cannot simulate"),
         (end_to_end.main, {"targets": ()}, "targets: none given"),
         (end_to_end.main, {"out": Path(__file__, "a.json")}, "out: .*a.json cannot be written"),
         (fidelity.main, {"episodes": 0}, "episodes: 0 is not positive"),

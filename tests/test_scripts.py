@@ -335,21 +335,20 @@ def test_a_truncated_run_folder_is_refused_in_one_line(trained, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("fails_at", [0, 1], ids=["start", "frame"])
+@pytest.mark.parametrize("fails_at", [0, 1, 10**9], ids=["start", "frame", "end"])
 def test_without_an_encoder_a_run_ends_all_the_same(trained, monkeypatch, capfd, fails_at):
     def write_frames(path, *_, **__):
         Path(path).touch()
         for _ in range(fails_at):
             yield
-        raise OSError("No ffmpeg exe could be found.")
+        raise OSError("No way")
 
     monkeypatch.setattr("imageio_ffmpeg.write_frames", write_frames)
     run, video = launch.open_run(trained / "run"), (trained / "run" / "rollout.mp4").read_bytes()
     train_script.finish(
         run, run.restore()[1], metrics.read_json(run.folder / metrics.SUMMARY), True
     )
-    message = "video: the encoder fails (No ffmpeg exe could be found.); install ffmpeg"
-    assert f"no video: {message}" in capfd.readouterr().err
+    assert "no video: video: the encoder fails (" in capfd.readouterr().err
     assert (trained / "run" / "rollout.mp4").read_bytes() == video
     assert not list((trained / "run").glob("partial*"))
 

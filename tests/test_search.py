@@ -56,7 +56,7 @@ def test_a_study_is_written_as_it_goes_and_continued(quick, tmp_path):
     ("changes", "message"),
     [
         ({"task": "fetch-slide"}, "study with task FetchPush, not FetchSlide"),
-        ({"env_steps": 80_000}, "study with budget 160000, not 80000"),
+        ({"env_steps": 80_000}, "study with env_steps 160000, not 80000"),
         ({"seed": 1}, "study with seed 0, not 1"),
         ({"episodes": 10}, "study with episodes 100, not 10"),
     ],

@@ -33,10 +33,10 @@ _GOAL_RADIUS, _GOAL_COLOUR = 0.02, np.array([0.9, 0.1, 0.1])
 _SKY = np.array([0.75, 0.82, 0.9])
 
 _STILL, _MOVING, _HIDDEN = range(3)
+"""Groups of geoms."""
 
 _LAST_SHOWN = 2
 """Group of geoms up to which MuJoCo's viewers show them unless told otherwise."""
-"""Groups of geoms."""
 
 _UNSEEN_SHIFT = 1e-5
 """In m; a pixel is millimetres wide. Forces move the robot's base, which is on joints, by 1e-6."""

@@ -23,7 +23,7 @@ from conftest import LEARNING, SILENT, fetch, optimised, same, with_
 from her_envs.fetch import model as scenes
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import TASKS
-from her_envs.physics.mjx import Mjx, MjxState, hoisted, over_any_batch
+from her_envs.physics.mjx import RATES, Mjx, MjxState, hoisted, over_any_batch
 from her_envs.physics.native import floats
 from her_jax import agents, rollout, train
 from her_jax.errors import UserError
@@ -115,6 +115,31 @@ def test_one_substep_agrees_with_c():
     assert set(found["within_tolerance"].values()) == {1.0}
     assert found["peak_constraint_rows"] >= 6  # the weld's
     assert found["qpos"]["largest"] < 1e-3 and found["qvel"]["largest"] < 0.5
+
+
+def test_what_the_weld_reads_a_step_late_is_carried():
+    """As C has it after a restart, and a step without it errs more."""
+    native, env = fetch("FetchPush"), warp("FetchPush")
+    states = played("FetchPush", "native", "stock")[-2]
+    rows, goals = floats(states.physics.row), np.asarray(states.obs.desired_goal)
+    start = env.restore(rows, goals)
+    model = native.physics.scene.model
+    data = mujoco.MjData(model)
+    for i, row in enumerate(rows):
+        mujoco.mj_setState(model, data, row, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)
+        for name in RATES:
+            carried = start.physics.rates[name][i]
+            np.testing.assert_allclose(carried, getattr(data, name), atol=1e-4)
+    actions = jnp.full((COUNT, 4), 0.5)
+    wanted = stepping("FetchPush", "native")(states, actions).obs.observation[:, :3]
+    blank = jax.tree.map(jnp.zeros_like, start.physics.rates)
+    errors = []
+    for rates in (start.physics.rates, blank):
+        state = start.replace(physics=start.physics.replace(rates=rates))
+        reached = stepping("FetchPush")(state, actions).obs.observation[:, :3]
+        errors.append(np.median(np.linalg.norm(np.asarray(reached - wanted), axis=-1)))
+    assert errors[0] < errors[1]
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -203,13 +203,16 @@ class Mjx:
     def substep(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """One MuJoCo step of 2 ms from whole states, to be compared with C; not under jit.
 
+        `RATES` are those of the states themselves, as in C; a simulation under way has those of the
+        MuJoCo step before.
+
         Args:
           rows: float64 [N, n] `mjSTATE_INTEGRATION` of the scene's model.
 
         Returns:
           The fields `COMPARED` [N, ...] derived from the states, and in MuJoCo Warp their number of
-          constraint rows `nefc` [N] and that of pairs of geoms `ncollision` [N], each of all states
-          together, that may touch; then qpos [N, nq] and qvel [N, nv] after the step.
+          constraint rows `nefc` [N] and `ncollision` [N], each the number for all states together
+          of pairs of geoms that may touch; then qpos [N, nq] and qvel [N, nv] after the step.
         """
         model = self.scene.model
         given = _fields_of(model, rows)
