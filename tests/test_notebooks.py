@@ -80,7 +80,6 @@ def test_notebooks_run_as_scripts(name, live, tmp_path):
         ("learning_curves", "--run nowhere", "run: nowhere is no folder"),
         ("learning_curves", "--figures file", "figures: file cannot be made"),
         ("inside_the_buffer", "--k -1", "k: -1.0 must be finite and at least 0"),
-        ("inside_the_buffer", "--rows 0", "rows: 0 is not positive"),
         ("throughput", "--contestants me", "contestants: 'me' is unknown"),
     ],
 )

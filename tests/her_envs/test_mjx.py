@@ -214,7 +214,9 @@ def test_lifted_twice_a_function_sees_all_elements_at_once():
     assert float(lifted(jnp.asarray(1.0), jnp.asarray(2.0))) == 3.0
 
 
-@pytest.mark.parametrize("room", [{"nconmax": 1}, {"njmax": 4}], ids=["contacts", "rows"])
+@pytest.mark.parametrize(
+    "room", [{"nconmax": 1}, pytest.param({"njmax": 4}, marks=pytest.mark.slow)], ids=str
+)
 def test_what_has_no_room_is_reported_and_not_silent(room):
     cramped = her_envs.make("FetchPush", physics="warp", **room)
     state = jax.jit(jax.vmap(cramped.reset))(jax.random.split(jax.random.key(0), COUNT))
