@@ -190,9 +190,9 @@ def main(
     if kernels and (device not in GPUS or "warp" not in physics):
         raise UserError("kernels: Warp's, which are for h100 and h200; add --physics warp")
     physics = harness.known("physics", physics, her_envs.PHYSICS)
-    path = harness.results_file("ahead_of_time", out, smoke)
     described = describe(device)
     config = presets.load(preset, task)
+    path = harness.results_file("ahead_of_time", out, smoke)
     rows = []
     for backend in physics:
         for count in worlds:

@@ -63,23 +63,23 @@ def main(
     harness.require_positive(rounds=rounds)
     if not targets:
         raise UserError("targets: none given; name some, e.g. --targets 0.5 0.9")
-    path = harness.results_file("end_to_end", out, smoke)
     config = dataclasses.replace(presets.load(preset, task), seed=seed)
     if num_envs is not None:
         config = with_envs(config, num_envs)
     if smoke:
         config, limit_s, rounds = tiny(config), 0.0, 1
-    rows: list[dict[str, Any]] = []
-
-    def keep(row: dict[str, Any], quiet: bool = True) -> None:
-        harness.write("end_to_end", [*rows, row], path, quiet)
-
     backends = [
         dataclasses.replace(config.env, physics=backend, model=model)
         for backend in harness.known("physics", physics, her_envs.PHYSICS)
     ]
     for env in backends:
         launch.make_envs(env)  # refuses what cannot be combined before any is measured
+    path = harness.results_file("end_to_end", out, smoke)
+    rows: list[dict[str, Any]] = []
+
+    def keep(row: dict[str, Any], quiet: bool = True) -> None:
+        harness.write("end_to_end", [*rows, row], path, quiet)
+
     for env in backends:
         one = dataclasses.replace(config, env=env)
         row = measure(one, targets, limit_s, rounds, keep)

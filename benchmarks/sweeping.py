@@ -48,7 +48,6 @@ def main(
       out: Results file; default runs/benchmarks/sweeping.json.
     """
     harness.require_positive(agents=agents, cycles=cycles, rounds=rounds)
-    path = harness.results_file("sweeping", out, smoke)
     config = presets.load(preset, "fetch-push")
     config = dataclasses.replace(
         config,
@@ -63,6 +62,7 @@ def main(
             replay=ReplayConfig(capacity=4, batch_size=8),
             agent=DDPGConfig(hidden=(8,)),
         )
+    path = harness.results_file("sweeping", out, smoke)
     rows = measure(config, agents, rounds)
     print(table(rows))
     harness.write("sweeping", rows, path)

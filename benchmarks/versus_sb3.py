@@ -400,7 +400,6 @@ def main(
         library()
     if not 0 <= seed < 2**31:
         raise UserError(f"seed: {seed} must lie in [0, 2**31)")
-    path = harness.results_file("versus_sb3", out, smoke)
     cores = pin(threads)
     load = os.getloadavg()[0]
     rows: list[dict[str, Any]] = []
@@ -410,6 +409,7 @@ def main(
         for env in envs
         for name in contenders
     ]  # all at once, so that none is refused after hours
+    path = harness.results_file("versus_sb3", out, smoke)
     for env, name, contender in racing:
         goals = goal_set.standard(env, 4 if smoke else 200)
         about = {"task": env.name, "contender": name, "seed": seed, "threads": cores}

@@ -2,8 +2,8 @@
 
 Command:   python experiments/train.py fetch-push --preset plappert2018
 Hardware:  19 MPI workers in the original; here one process on any device
-Time:      4.75 M environment steps and 100,000 updates; some two hours on two CPU cores, a
-           rough estimate from two machines (benchmarks/results: replay, env_throughput)
+Time:      4.75 M environment steps and 100,000 updates; some two hours on two CPU cores, an
+           estimate from benchmarks/results/replay.json and env_throughput.json
 Expected:  curves like figure 3 of arXiv:1802.09464 (not reproduced by this project yet)
 
 Nineteen workers with two environments and a batch of 256 each become 38 environments and one
