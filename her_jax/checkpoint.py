@@ -27,14 +27,23 @@ def _manager(folder: Path) -> ocp.CheckpointManager:
 
 
 def save(folder: Path, epoch: int, state: TrainState, about: dict[str, Any]) -> None:
-    """Saves `state` after `epoch`, with a few plain values; the previous checkpoint goes."""
+    """Saves `state` after `epoch`, with a few plain values; the previous checkpoint goes.
+
+    Raises:
+      UserError: if there is one of that epoch or a later one, which this process did not write.
+    """
     with _manager(folder) as manager:
-        manager.save(
+        saved = manager.save(
             epoch,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(jax.tree.map(_savable, state)),
                 about=ocp.args.JsonSave(about),
             ),
+        )
+    if not saved:
+        raise UserError(
+            f"checkpoint: {folder} already holds epoch {latest(folder)}, of another process that "
+            f"trains there; this one stops at epoch {epoch}"
         )
 
 
@@ -65,6 +74,18 @@ def restore(
     epoch = latest(folder)
     if epoch is None:
         raise UserError(f"checkpoint: {where} is empty; train again, in a new folder")
+    try:
+        return _read(folder, epoch, like, require)
+    except UserError:
+        if latest(folder) == epoch:
+            raise
+        return restore(folder, like, require)  # a run under way has replaced it
+
+
+def _read(
+    folder: Path, epoch: int, like: TrainState, require: Callable[[dict[str, Any]], None]
+) -> tuple[int, TrainState, dict[str, Any]]:
+    """`restore` of the checkpoint of an epoch."""
     with _manager(folder) as manager:
         about = dict(_restore(manager, folder, epoch, about=ocp.args.JsonRestore())["about"])
         require(about)

@@ -79,9 +79,10 @@ class ReplayConfig:
     batch_size: int = 256
     """Transitions in one update (Baselines: in each of its workers)."""
     late_batch_size: int = 0
-    """Transitions in one update from `late_batch_env_steps` on; 0 for `batch_size` throughout."""
+    """Transitions in one update later on; 0 for `batch_size` throughout."""
     late_batch_env_steps: int = 0
-    """Environment steps after which `late_batch_size` applies; only given with it."""
+    """Environment steps from which on a round of episodes is followed by such updates; only given
+    with `late_batch_size`."""
     priority: str = "uniform"
     """Which episodes are replayed: "uniform", or "energy" (Zhao and Tresp 2018,
     arXiv:1810.01363)."""

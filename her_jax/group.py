@@ -36,7 +36,7 @@ from her_jax.runner import Clock, Run, busy_s
 BATCHES = ("auto", "map", "vmap")
 """Ways to run several agents; "auto" is "map" on a CPU and "vmap" elsewhere."""
 
-_COUNTERS = {".env_steps", ".learner.updates"}
+_COUNTERS = {".env_steps", ".learner.updates", ".buffer.cursor", ".buffer.size"}
 """Parts of a state that are equal in all agents of a group, which train in lockstep."""
 
 
@@ -79,8 +79,10 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     waiting = [run for run in runs if not finished(run)]
     if not waiting:
         return {}
-    memory.require(waiting[0].env, waiting[0].config, len(waiting))
-    goals = waiting[0].prepare(len(waiting))
+    # Whatever is done for one agent, by "map" or by its run, is done on a copy of its state.
+    buffers, playing = len(waiting) + 1, len(waiting) if mode == "vmap" else 1
+    memory.require(waiting[0].env, waiting[0].config, buffers, playing)
+    goals = waiting[0].prepare(buffers, playing)
     groups = [*_begun(waiting, mode, goals), *_fresh(waiting, mode, goals)]
     stopped: dict[Path, str] = {}
     for group in groups:
@@ -135,7 +137,8 @@ def epoch(
 def _in_lockstep(one: Callable[[train.TrainState], Any], states: train.TrainState) -> Any:
     """`one` for states [S, ...], vmapped but for counters, which all agents have in common.
 
-    A branch on a batched counter would compute both sides.
+    A branch on a batched counter would compute both sides, and a batched place in the ring would
+    make of the write of a block one of scattered rows.
     """
     paths, tree = jax.tree_util.tree_flatten_with_path(states)
     counts = [jax.tree_util.keystr(path) in _COUNTERS for path, _ in paths]

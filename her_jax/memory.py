@@ -19,31 +19,33 @@ MAX_SHARE = 0.8
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def require(env: GoalEnv, config: Config, agents: int = 1) -> None:
+def require(env: GoalEnv, config: Config, buffers: int = 1, playing: int = 1) -> None:
     """Refuses goal buffers and simulations that free memory cannot hold, before anything compiles.
 
     Args:
       env: the environment, which says how large an episode is.
       config: settings, which say how many are stored.
-      agents: how many there will be of each.
+      buffers: goal buffers at a time.
+      playing: agents that play at a time, each in environments of its own.
 
     Raises:
       UserError: names the capacity, or the number of environments, that fits.
     """
     capacity, num_envs = config.replay.capacity, config.train.num_envs
-    of = f" of each of {agents} agents" if agents > 1 else ""
-    episode, worlds, free = episode_bytes(env), agents * num_envs * env.bytes_per_env, free_bytes()
+    episode, worlds, free = episode_bytes(env), playing * num_envs * env.bytes_per_env, free_bytes()
     if worlds > MAX_SHARE * free:
-        fits = int(MAX_SHARE * free / env.bytes_per_env / agents)
+        fits = int(MAX_SHARE * free / env.bytes_per_env / playing)
+        of = f" for each of {playing} agents" if playing > 1 else ""
         raise UserError(
             f"num_envs: {num_envs} simulations{of} of {env.bytes_per_env / 1e3:.0f} kB need "
             f"{worlds / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; at most {fits} fit"
         )
-    needed, room = agents * episode * capacity, MAX_SHARE * free - worlds
+    needed, room = buffers * episode * capacity, MAX_SHARE * free - worlds
     if needed > room:
-        fits = int(room / episode / agents) // num_envs * num_envs
+        fits = int(room / episode / buffers) // num_envs * num_envs
+        of = f" in each of {buffers} goal buffers" if buffers > 1 else ""
         raise UserError(
-            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for the goal buffer{of} and "
+            f"capacity: {capacity} episodes{of} need {needed / 1e9:.1f} GB and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
         )
 
@@ -54,10 +56,11 @@ def episode_bytes(env: GoalEnv) -> int:
     return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
 
 
-def plan(env: GoalEnv, config: Config, agents: int = 1) -> str:
-    """What runs side by side will hold in the first device's memory, in a line."""
-    capacity, num_envs = agents * config.replay.capacity, agents * config.train.num_envs
-    parts = [f"goal buffer {capacity * episode_bytes(env) / 1e9:.2f} GB"]
+def plan(env: GoalEnv, config: Config, buffers: int = 1, playing: int = 1) -> str:
+    """What training will hold in the first device's memory, in a line; arguments of `require`."""
+    capacity, num_envs = buffers * config.replay.capacity, playing * config.train.num_envs
+    name = "goal buffer" if buffers == 1 else f"{buffers} goal buffers"
+    parts = [f"{name} {capacity * episode_bytes(env) / 1e9:.2f} GB"]
     if env.bytes_per_env:
         parts.append(
             f"{num_envs:,} simulations of {env.bytes_per_env / 1e3:.0f} kB: "

@@ -53,7 +53,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    write_whole(path, lambda partial: partial.write_text(text))
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: if it is missing, cannot be read or is not JSON.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise UserError(f"run: {path} holds no settings or figures; restore it or retrain")
         return values
@@ -91,7 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def append(folder: Path, record: dict[str, Any]) -> None:
     """Adds one epoch's line."""
     require_honest_names(record)
-    with (folder / METRICS).open("a") as file:
+    with (folder / METRICS).open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(record) + "\n")
 
 
@@ -133,6 +133,9 @@ def _records(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 raise ValueError("no figures of an epoch")
+            if records and record["epoch"] <= records[-1]["epoch"]:
+                before = records[-1]["epoch"]
+                raise ValueError(f"epoch {record['epoch']} after {before}, as of two processes")
         except ValueError as error:  # of JSON and of UTF-8 too
             if number == len(lines) and not whole:
                 break

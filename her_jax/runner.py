@@ -131,17 +131,18 @@ class Run:
         epoch, state, about = self.reopen()
         return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
 
-    def prepare(self, agents: int = 1) -> GoalSet:
+    def prepare(self, buffers: int = 1, playing: int = 1) -> GoalSet:
         """Tests the reward and reads the held-out goals, before anything is written or compiled.
 
         Args:
-          agents: how many train side by side.
+          buffers: goal buffers at a time.
+          playing: agents that play at a time.
 
         Raises:
           UserError: if the reward fails its test, or there are too few held-out goals.
         """
         reward.require(self.env)
-        self.console.print(memory.plan(self.env, self.config, agents))
+        self.console.print(memory.plan(self.env, self.config, buffers, playing))
         return goal_set.standard(self.env, self.config.train.eval_episodes)
 
     def create(self) -> dict[str, Any]:
@@ -414,6 +415,7 @@ class Run:
         self, state: train.TrainState, goals: GoalSet, about: dict[str, Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The compiled epoch, its argument donated, and the compiled evaluation."""
+        about["agents_in_program"] = 1  # a run may leave the group that it began in
         with self.compiling("training", about):
             run_epoch = jax.jit(self._epoch, donate_argnums=0).lower(state).compile()
         with self.compiling("evaluation", about):

@@ -39,6 +39,7 @@ def config(task: str) -> Config:
         num_envs=_ENVS,
         updates_per_cycle=updates,
         cycles_per_epoch=cycles,
+        checkpoint_period=10,
         env_steps=_EPOCHS * cycles * _ENVS * 50,
     )
     replay = dataclasses.replace(tuned.replay, capacity=40 * _ENVS)

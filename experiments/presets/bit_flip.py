@@ -28,6 +28,7 @@ def config(task: str, bits: int = 10) -> Config:
             num_envs=16,
             updates_per_cycle=40,
             cycles_per_epoch=50,
+            checkpoint_period=10,
         ),
         replay=ReplayConfig(capacity=20_000, batch_size=128),
         agent=DQNConfig(layer_norm=True, target_period=10),

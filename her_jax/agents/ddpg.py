@@ -116,17 +116,11 @@ class DDPG:
         chex.assert_rank([batch.inputs, batch.action, batch.reward], [2, 2, 1])
         config = self.config
         targets = self.targets(learner, batch, key)
-        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss)(
-            learner.critics.online, config, targets, batch
+        critic_loss, critics, critic_optimizer = parts.learn_critics(
+            config, learner.critics.online, learner.critic_optimizer, targets, batch
         )
         (actor_loss, value), actor_grads = jax.value_and_grad(self.actor_loss, has_aux=True)(
             learner.actor.online, learner.critics.online, batch
-        )
-        critics, critic_optimizer = parts.descend(
-            config.critic_learning_rate,
-            learner.critics.online,
-            critic_grads,
-            learner.critic_optimizer,
         )
         actor, actor_optimizer = parts.descend(
             config.actor_learning_rate, learner.actor.online, actor_grads, learner.actor_optimizer

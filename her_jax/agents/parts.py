@@ -74,6 +74,14 @@ def critic_loss(critics: Any, config: HasCritics, targets: jax.Array, batch: Bat
     return jnp.sum(jnp.mean(jnp.square(value - targets), axis=-1))
 
 
+def learn_critics(
+    config: HasCritics, critics: Any, optimizer: Any, targets: jax.Array, batch: Batch
+) -> tuple[jax.Array, Any, Any]:
+    """Loss [] of the critics, and critics and optimizer after a step down its gradient."""
+    loss, grads = jax.value_and_grad(critic_loss)(critics, config, targets, batch)
+    return loss, *descend(config.critic_learning_rate, critics, grads, optimizer)
+
+
 def descend(learning_rate: float, params: Any, grads: Any, optimizer: Any) -> tuple[Any, Any]:
     """One step of Adam (beta 0.9 and 0.999, epsilon 1e-8: optax's and Baselines' defaults)."""
     steps, optimizer = optax.adam(learning_rate).update(grads, optimizer, params)

@@ -148,19 +148,13 @@ class SAC:
         config = self.config
         target_key, actor_key = jax.random.split(key)
         targets = self.targets(learner, batch, target_key)
-        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss)(
-            learner.critics.online, config, targets, batch
+        critic_loss, critics, critic_optimizer = parts.learn_critics(
+            config, learner.critics.online, learner.critic_optimizer, targets, batch
         )
         temperature = jnp.exp(learner.log_temperature)
         (actor_loss, (value, log_pi)), actor_grads = jax.value_and_grad(
             self.actor_loss, has_aux=True
         )(learner.actor, learner.critics.online, temperature, batch, actor_key)
-        critics, critic_optimizer = parts.descend(
-            config.critic_learning_rate,
-            learner.critics.online,
-            critic_grads,
-            learner.critic_optimizer,
-        )
         actor, actor_optimizer = parts.descend(
             config.actor_learning_rate, learner.actor, actor_grads, learner.actor_optimizer
         )

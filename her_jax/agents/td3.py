@@ -121,14 +121,8 @@ class TD3:
         chex.assert_rank([batch.inputs, batch.action, batch.reward], [2, 2, 1])
         config = self.config
         targets = self.targets(learner, batch, key)
-        critic_loss, critic_grads = jax.value_and_grad(parts.critic_loss)(
-            learner.critics.online, config, targets, batch
-        )
-        critics, critic_optimizer = parts.descend(
-            config.critic_learning_rate,
-            learner.critics.online,
-            critic_grads,
-            learner.critic_optimizer,
+        critic_loss, critics, critic_optimizer = parts.learn_critics(
+            config, learner.critics.online, learner.critic_optimizer, targets, batch
         )
         updates = learner.updates + 1
         due = updates % config.actor_period == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from typing import Any
 
@@ -88,14 +89,17 @@ def test_vmap_trains_the_same_agents_up_to_rounding(mapped, config, tmp_path):
         assert line["policy_value"] == pytest.approx(first["policy_value"], rel=1e-3)
 
 
-def test_branches_on_counters_stay_branches_under_vmap(config, tmp_path):
-    """TD3's rare step of the actor, and larger batches later on."""
+def test_counters_stay_scalars_under_vmap(config, tmp_path):
+    """TD3's rare step of the actor and larger batches later on are branches; the ring is written
+    where all agents do."""
     delayed = dataclasses.replace(config, agent=TD3Config(hidden=(8,), actor_period=2))
     staged = with_(delayed, late_batch_size=16, late_batch_env_steps=480)
     runs = runs_of(staged, tmp_path)
     states = jax.eval_shape(lambda: group.start(runs))
     traced = {mode: str(jax.make_jaxpr(group.epoch(runs[0], mode))(states)) for mode in MODES}
     assert traced["vmap"].count(" cond[") == traced["map"].count(" cond[") > 1
+    written = re.findall(r"scatter\[.*?operand_batching_dims=(\(.*?\))", traced["vmap"], re.DOTALL)
+    assert len(written) >= 4 and set(written) == {"()"}  # with a place for each: "(0,)"
 
 
 def test_every_reopened_seed_has_its_own_state(mapped, config, tmp_path):
@@ -188,7 +192,7 @@ def test_what_one_program_cannot_train_is_refused(config, tmp_path):
         group.fit(runs)
     with pytest.raises(UserError, match="batch: 'pmap' is unknown; choose one of auto, map, vmap"):
         group.fit(runs_of(config, tmp_path), "pmap")
-    with pytest.raises(UserError, match="goal buffer of each of 3 agents"):
+    with pytest.raises(UserError, match="in each of 4 goal buffers"):
         runs = runs_of(config, tmp_path)
         monstrous = with_(config, capacity=2**33)
         for run in runs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import SILENT, with_
-from her_jax import memory
+from her_jax import group, memory
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from toy import PointEnv
@@ -30,12 +30,36 @@ def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(con
     greedy = PointEnv(bytes_per_env=10**12)
     with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):
         Run(greedy, config, tmp_path / "r", SILENT)
-    with pytest.raises(UserError, match="num_envs: 4 simulations of each of 3 agents of"):
-        memory.require(greedy, config, agents=3)
+    with pytest.raises(UserError, match="num_envs: 4 simulations for each of 3 agents of"):
+        memory.require(greedy, config, playing=3)
     small = PointEnv(bytes_per_env=1000)
     assert "4 simulations of 1 kB: 0.00 GB" in memory.plan(small, config)
-    assert "12 simulations of 1 kB: 0.00 GB" in memory.plan(small, config, agents=3)
+    assert "12 simulations of 1 kB: 0.00 GB" in memory.plan(small, config, playing=3)
     assert "simulations" not in memory.plan(PointEnv(), config)
+
+
+def test_a_group_needs_room_for_a_copy_of_one_agents_buffer(config, tmp_path, monkeypatch):
+    runs = [Run(PointEnv(), with_(config, seed=seed), tmp_path / str(seed)) for seed in (0, 1)]
+    buffer = config.replay.capacity * memory.episode_bytes(PointEnv())
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(2.9 * buffer / memory.MAX_SHARE))
+    with pytest.raises(UserError, match="capacity: 24 episodes in each of 3 goal buffers"):
+        group.fit(runs, "map")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("mode", "playing"), [("map", 1), ("vmap", 2)])
+def test_agents_that_play_in_turn_share_room_for_simulations(
+    mode, playing, config, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(memory, "require", lambda env, config, *held: asked.append(held))
+    monkeypatch.setattr(Run, "prepare", lambda run, *held: asked.append(held))
+    monkeypatch.setattr(group, "_begun", lambda *_: [])
+    monkeypatch.setattr(group, "_fresh", lambda *_: [])
+    runs = [Run(PointEnv(), with_(config, seed=seed), tmp_path / str(seed)) for seed in (0, 1)]
+    asked.clear()  # of single runs
+    group.fit(runs, mode)
+    assert asked == [(3, playing), (3, playing)]
 
 
 def test_a_containers_memory_limit_counts(monkeypatch, tmp_path):

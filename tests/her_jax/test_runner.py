@@ -153,6 +153,27 @@ def test_damaged_checkpoints_are_refused_in_one_line(toy, config, copied):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("epoch", [3, 4])
+def test_a_process_stops_whose_epochs_another_one_has_saved(finished, copied, epoch):
+    with pytest.raises(UserError, match=f"already holds epoch 4, .* stops at epoch {epoch}"):
+        checkpoint.save(copied, epoch, finished[0], {})
+    assert checkpoint.latest(copied) == 4
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read(toy, config, finished, copied, monkeypatch):
+    folder, read, asked = copied / checkpoint.FOLDER, checkpoint._read, []
+
+    def late(run, epoch, *rest):
+        if not asked:
+            (folder / "4").rename(folder / "5")
+        asked.append(epoch)
+        return read(run, epoch, *rest)
+
+    monkeypatch.setattr(checkpoint, "_read", late)
+    epoch, state, _ = Run(toy, config, copied, SILENT).restore()
+    assert asked == [4, 5] and epoch == 5 and same(state, finished[0])
+
+
 def test_a_checkpoint_of_another_kind_of_device_is_read(toy, config, finished, copied):
     (path,) = (copied / "checkpoints").rglob("_sharding")
     written = path.read_text()
