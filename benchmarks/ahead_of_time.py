@@ -126,6 +126,9 @@ _LAUNCHES = frozenset(
 )
 """Instructions of a scheduled program that the device runs as a kernel, or as a copy."""
 
+LOOPS = ("mujoco_step", "env_step", "update", "draw")
+"""Loops whose kernels `launched` counts."""
+
 _ALWAYS_WAITS = ("callbacks", "transfers")
 
 _TRANSFERS = frozenset(("send", "recv", "infeed", "outfeed"))
@@ -378,12 +381,15 @@ def _braces(line: str, name: str) -> str:
 def launched(program: Reading, config: Config, horizon: int) -> dict[str, int | None]:
     """Kernels of a MuJoCo step, of the rest of an environment step, and of an update.
 
-    A loop is known by its length; None where there is none of that length, or more than one.
+    Also those that draw the batches of several updates. A loop is known by its length; None where
+    there is none of that length, or more than one.
     """
+    updates = config.train.updates_per_cycle
     lengths = {
         "mujoco_step": SUBSTEPS,
         "env_step": horizon,
-        "update": config.train.updates_per_cycle,
+        "update": train.batches_at_once(updates),
+        "draw": updates // train.batches_at_once(updates),
     }
     found = {
         name: [loop.kernels for loop in program.loops if loop.passes == length]
@@ -402,7 +408,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line a program; rows of Warp's kernels are left out."""
     header = ["compiled for", "physics", "model", "environments", "trace, s", "compile, s"]
     header += ["state, MB", "working memory, MB", "kernels in a MuJoCo step", "in an env step"]
-    header += ["in an update", "for the host"]
+    header += ["in an update", "in a draw", "for the host"]
     return harness.markdown(header, [_cells(row) for row in rows if "loops" in row])
 
 
@@ -417,7 +423,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['compile_s']:.0f}",
         f"{row['state_bytes'] / 1e6:,.0f}",
         f"{row['working_bytes'] / 1e6:,.0f}",
-        *("-" if count is None else f"{count}" for count in row["kernels"].values()),
+        *("-" if count is None else f"{count}" for count in map(row["kernels"].get, LOOPS)),
         waits or "-",
     ]
 

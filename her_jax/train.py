@@ -31,6 +31,9 @@ from her_jax.types import (
     Transition,
 )
 
+MAX_BATCHES_AT_ONCE = 25
+"""Most batches that are drawn together; see `batches_at_once`."""
+
 
 class Returns(NamedTuple):
     """What a transition [B, ...] is worth before its value is bootstrapped.
@@ -301,28 +304,46 @@ def learn(
 ) -> tuple[Any, dict[str, jax.Array], Drawn]:
     """`updates_per_cycle` updates on fresh batches; consumes `key`.
 
+    Batches do not depend on what is learned, so several are drawn at once: an accelerator then
+    launches as many kernels for all of them as for one.
+
     Returns:
       The learner, the means of its metrics, and `audited_rows` rows of each batch, [B, ...].
     """
     settings, distribution = config.replay, replayed_episodes(config, replay)
 
-    def body(learner, key):
+    def draw(key):
         sample_key, label_key, noise_key, update_key = jax.random.split(key, 4)
         steps = buffer.sample(replay, sample_key, settings.batch_size, distribution)
         batch, reward = replayed(env, config, replay, steps, label_key)
         way = returns(env, config, replay, steps, batch, reward)
         inputs = _inputs(config, statistics, batch, way, noise_key)
-        with _precision(config.train.matmul_precision):
-            learner, metrics = agent.update(learner, inputs, update_key)
-        metrics["replayed_reward"] = jnp.mean(reward)
-        metrics["hindsight_ratio"] = jnp.mean(batch.relabelled)
+        labels = {
+            "replayed_reward": jnp.mean(reward),
+            "hindsight_ratio": jnp.mean(batch.relabelled),
+        }
         shown = jax.tree.map(lambda x: x[: settings.audited_rows], Drawn(steps, batch, reward, way))
-        return learner, (metrics, shown)
+        return (inputs, update_key), (labels, shown)
 
-    keys = jax.random.split(key, config.train.updates_per_cycle)
-    learner, (metrics, drawn) = jax.lax.scan(body, learner, keys)
-    drawn = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), drawn)
+    def update(learner, drawn):
+        with _precision(config.train.matmul_precision):
+            return agent.update(learner, *drawn)
+
+    def draw_and_update(learner, keys):
+        batches, (labels, shown) = jax.vmap(draw)(keys)
+        learner, metrics = jax.lax.scan(update, learner, batches)
+        return learner, (metrics | labels, shown)
+
+    count = config.train.updates_per_cycle
+    keys = jax.random.split(key, count).reshape(-1, batches_at_once(count))
+    learner, (metrics, drawn) = jax.lax.scan(draw_and_update, learner, keys)
+    drawn = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), drawn)
     return learner, jax.tree.map(jnp.mean, metrics), drawn
+
+
+def batches_at_once(updates: int) -> int:
+    """How many batches are drawn together of so many updates: the most that go into them evenly."""
+    return max(n for n in range(1, MAX_BATCHES_AT_ONCE + 1) if updates % n == 0)
 
 
 def _precision(name: str) -> contextlib.AbstractContextManager[None]:

@@ -6,6 +6,7 @@ import functools
 import re
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,6 +92,26 @@ def test_seeds_differ_and_repeat(toy, config):
     assert same(one, again)
     for part in ("learner", "buffer", "key"):
         assert not same(getattr(one, part), getattr(other, part)), part
+
+
+def test_batches_drawn_together_are_those_drawn_one_by_one(toy, config, monkeypatch):
+    results = []
+    for most, at_once in ((25, 3), (1, 1)):
+        monkeypatch.setattr(train, "MAX_BATCHES_AT_ONCE", most)
+        assert train.batches_at_once(config.train.updates_per_cycle) == at_once
+        init, epoch = compiled(toy, config)
+        state, _, drawn = epoch(init(jax.random.key(1)))
+        results.append((drawn, state.learner))
+    (drawn, learner), (one_by_one, learner_of_those) = results
+    chex.assert_trees_all_equal(drawn.steps, one_by_one.steps)
+    chex.assert_trees_all_close((drawn, learner), (one_by_one, learner_of_those), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("updates", "at_once"), [(1000, 25), (100, 25), (40, 20), (26, 13), (97, 1)]
+)
+def test_batches_go_into_the_updates_evenly(updates, at_once):
+    assert train.batches_at_once(updates) == at_once
 
 
 @pytest.mark.slow
