@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import io
 import os
+import runpy
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING_S)
 
 SILENT = Console(quiet=True)
 
+LONG = {"test_fetch", "test_group", "test_labels", "test_mjx", "test_requirements", "test_runner"}
+"""Files below this folder that take longest."""
+
 SCRIPT_ENVIRONMENT = os.environ | {
     "COLUMNS": "200",
     "JAX_COMPILATION_CACHE_DIR": str(COMPILED),
@@ -53,8 +59,9 @@ SCRIPT_ENVIRONMENT = os.environ | {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """This folder's files, most of them whole programs, first: workers then end together."""
-    items.sort(key=lambda item: item.path.parent != REPO / "tests")
+    """This folder's files, most of them whole programs, and long ones first: workers then end
+    together."""
+    items.sort(key=lambda item: item.path.parent != REPO / "tests" and item.path.stem not in LONG)
 
 
 @contextlib.contextmanager
@@ -182,6 +189,35 @@ def keeping(config: Config, action_size: int) -> tuple[DDPG, list[Batch]]:
             return super().update(learner, batch, key)
 
     return Keeping(ddpg(config), action_size), kept
+
+
+def script(name: str, *words: str, folder: Path, rc: int = 0, output: bool = False) -> str:
+    """Runs experiments/NAME.py, or a benchmark, within this process, which saves starting one.
+
+    Args:
+      name: of an experiment, or "benchmarks/NAME".
+      words: its arguments.
+      folder: where it runs.
+      rc: the exit status that it must have.
+      output: whether to return what a failing one printed instead of its error.
+
+    Returns:
+      Its output; after a failure its error, unless `output`.
+    """
+    parent = REPO if name.startswith("benchmarks/") else REPO / "experiments"
+    path = parent / f"{name}.py"
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [str(path), *words])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                runpy.run_path(str(path), run_name="__main__")
+            except SystemExit as stop:
+                code = stop.code or 0
+    assert code == rc, out.getvalue() + err.getvalue()
+    return out.getvalue() if rc == 0 or output else err.getvalue()
 
 
 def same(a: Any, b: Any) -> bool:

@@ -12,7 +12,7 @@ import cells
 import presets
 import published
 import table
-from conftest import REPO, SCRIPT_ENVIRONMENT, with_
+from conftest import REPO, SCRIPT_ENVIRONMENT, script, with_
 from her_envs import bitflip
 from her_jax.audit import record
 from her_jax.runner import Run
@@ -85,9 +85,7 @@ def test_notebooks_run_as_scripts(name, live, tmp_path):
 )
 def test_bad_options_get_one_line(name, words, message, tmp_path):
     (tmp_path / "file").touch()
-    done = notebook(name, *words.split(), folder=tmp_path)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    (line,) = script(f"notebooks/{name}", *words.split(), folder=tmp_path, rc=2).splitlines()
     assert line.startswith(f"error: {message}")
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import runpy
@@ -24,7 +22,7 @@ import pytest
 import her_envs
 import launch
 import train as train_script
-from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, same
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, same, script
 from her_jax import evaluate, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import EnvConfig
@@ -49,27 +47,6 @@ def shell(name: str, *words: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def script(name: str, *words: str, folder: Path, rc: int = 0, output: bool = False) -> str:
-    """Runs experiments/NAME.py in `folder` within this process, which saves starting one.
-
-    Returns:
-      Its output; after a failure its error, unless `output`.
-    """
-    path = REPO / "experiments" / f"{name}.py"
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", [str(path), *words])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                runpy.run_path(str(path), run_name="__main__")
-            except SystemExit as stop:
-                code = stop.code or 0
-    assert code == rc, out.getvalue() + err.getvalue()
-    return out.getvalue() if rc == 0 or output else err.getvalue()
 
 
 @pytest.fixture(scope="module")

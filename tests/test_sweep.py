@@ -21,7 +21,7 @@ import presets
 import sweep
 import table
 import train
-from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, with_
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, script, with_
 from her_jax import group, metrics, relabel
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -198,14 +198,8 @@ def test_bad_folders_get_one_line_and_are_untouched(swept, tmp_path):
         (("fetch-reach", *TINY, *GRID, "--out", str(swept)), "already exists; name a new folder, "),
         (("--resume", str(tmp_path)), "holds no sweep.json"),
     ):
-        done = subprocess.run(
-            [sys.executable, str(REPO / "experiments" / "sweep.py"), *words],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 2 and message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        (line,) = script("sweep", *words, folder=tmp_path, rc=2).splitlines()
+        assert message in line
     assert {path: path.stat().st_mtime_ns for path in swept.rglob("*")} == before
 
 
@@ -498,12 +492,12 @@ def test_benchmark_runs(tmp_path):
 def test_a_seed_of_a_fetch_sweep_is_its_single_run_bit_for_bit(tmp_path):
     """Through MuJoCo's callback too: losses, successes and costs of every epoch."""
     words = ["fetch-reach", *TINY, "--algorithm", "sac"]
-    for script, more in (
+    for name, more in (
         ("sweep", ["--seeds", "0", "1", "--out", str(tmp_path / "both")]),
         ("train", ["--seed", "1", "--no-video", "--out", str(tmp_path / "alone")]),
     ):
         subprocess.run(
-            [sys.executable, str(REPO / "experiments" / f"{script}.py"), *words, *more],
+            [sys.executable, str(REPO / "experiments" / f"{name}.py"), *words, *more],
             check=True,
             capture_output=True,
             timeout=900,

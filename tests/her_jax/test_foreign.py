@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import script
 from foreign_buffers import HORIZON, HerBuffer, pay
 from her_jax.audit import foreign, relabelling
 from her_jax.errors import UserError
 from samplers import DEFECTS, EPISODES, episodes, honest, sparse
-from test_scripts import script
 
 
 def audit(replay: foreign.Foreign) -> relabelling.Report:

@@ -39,6 +39,11 @@ def healthy() -> Any:
     return env, agent, LEARNING, trained(env, agent, LEARNING)
 
 
+@functools.cache
+def healthy_record() -> record.AuditRecord:
+    return audited(*healthy())
+
+
 class MutedAgent(DDPG):
     """Explores by standing still."""
 
@@ -170,7 +175,7 @@ def test_every_label_has_its_fault():
 
 
 def test_a_healthy_run_has_no_label():
-    audit = audited(*healthy())
+    audit = healthy_record()
     assert audit.failure_labels == {}
     assert audit.report_metrics["requested_goal_success"] >= 0.9
     assert audit.report_metrics["recommanded_goal_reached"] >= 0.9
@@ -179,7 +184,7 @@ def test_a_healthy_run_has_no_label():
 
 def test_policies_of_a_record_are_told_apart():
     """Of a run that learned: doing nothing, exploring and the greedy policy."""
-    audit = audited(*healthy())
+    audit = healthy_record()
     figures = audit.report_metrics
     assert figures["no_action_success"] == 0 < figures["exploring_requested_goal_success"]
     assert figures["exploring_requested_goal_success"] < figures["requested_goal_success"]

@@ -23,7 +23,9 @@ def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="at most") as error:
         Run(toy, with_(config, capacity=40_000), tmp_path / "r", SILENT)
     fits = int(str(error.value).split("at most ")[1].split()[0])
-    Run(toy, with_(config, capacity=fits // 4 * 4), tmp_path / "r", SILENT)
+    Run(toy, with_(config, capacity=fits), tmp_path / "r", SILENT)
+    with pytest.raises(UserError, match="at most"):
+        Run(toy, with_(config, capacity=fits + 4), tmp_path / "r", SILENT)
 
 
 def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(config, tmp_path):

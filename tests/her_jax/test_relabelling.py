@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import ddpg, naming_episodes, with_
+from conftest import ddpg, naming_episodes, tiny_config, with_
 from her_jax import buffer, relabel, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import relabelling as audit
@@ -290,25 +290,30 @@ def row_at_time_two(stored: Episode) -> audit.Claim:
     )
 
 
-@pytest.mark.parametrize("min_displacement", [0.0, 0.3])
-@pytest.mark.parametrize("strategy", relabel.STRATEGIES)
-def test_our_own_sampler_is_clean_after_the_ring_has_wrapped(config, strategy, min_displacement):
-    env, config = PointEnv(), with_(config, strategy=strategy, batch_size=2000)
-    config = with_(config, min_displacement=min_displacement)
+@functools.cache
+def wrapped() -> buffer.BufferState:
+    """A ring of 24 episodes that 32 were written into."""
+    env, config = PointEnv(), tiny_config()
     agent = DDPG(ddpg(config), 2)
     state = train.init(env, agent, config, jax.random.key(0))
     play = jax.jit(functools.partial(train.explore, env, agent, config))
-    for i in range(8):  # 32 episodes into a ring of 24
+    for i in range(8):
         fresh, _ = play(state, jax.random.key(i))
         state = state.replace(buffer=buffer.insert(state.buffer, fresh))
-    steps = buffer.sample(state.buffer, jax.random.key(1), 2000)
-    drawn = train.relabelled(
-        config, state.buffer.episodes, state.buffer.size, steps, jax.random.key(2)
-    )
+    return state.buffer
+
+
+@pytest.mark.parametrize("min_displacement", [0.0, 0.3])
+@pytest.mark.parametrize("strategy", relabel.STRATEGIES)
+def test_our_own_sampler_is_clean_after_the_ring_has_wrapped(config, strategy, min_displacement):
+    env, ring = PointEnv(), wrapped()
+    config = with_(config, strategy=strategy, min_displacement=min_displacement)
+    steps = buffer.sample(ring, jax.random.key(1), 2000)
+    drawn = train.relabelled(config, ring.episodes, ring.size, steps, jax.random.key(2))
     rewards = env.reward(drawn.next_achieved_goal, drawn.desired_goal)
     report = audit.check(
-        jax.tree.map(np.asarray, state.buffer.episodes),
-        int(state.buffer.size),
+        jax.tree.map(np.asarray, ring.episodes),
+        int(ring.size),
         audit.claim(steps, drawn, rewards),
         reward=lambda a, g: np.asarray(env.reward(jnp.asarray(a), jnp.asarray(g))),
         strategy=strategy,

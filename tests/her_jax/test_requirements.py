@@ -520,6 +520,11 @@ def test_r34_a_failure_shows_what_achieved_goals_are_like(finished):
         *("invalid_goal_share", "recommanded_goals", "recommanded_goal_reached"),
     ):
         assert name in figures and name in text
+    held = finished[0].buffer.episodes  # the drawn rows are a sample of these
+    achieved = np.asarray(held.achieved_goal)[:, 1:].reshape(-1, 2)
+    for name, goals in (("achieved", achieved), ("requested", np.asarray(held.desired_goal))):
+        spread = np.std(goals, axis=0).mean()
+        assert figures[f"{name}_goal_spread"] == pytest.approx(spread, rel=0.05)
 
 
 # Risks.

@@ -41,7 +41,15 @@ def test_files_of_a_run(finished, copied):
         "versions", "device", "commit",
     }  # fmt: skip
     assert required <= set(on_disk)
-    assert on_disk["requested_goal_success_best"] >= on_disk["requested_goal_success"]
+
+
+def test_the_best_success_is_that_of_the_best_epoch(toy, config, copied):
+    lines = metrics.read(copied)
+    for line, success in zip(lines, (0.25, 0.75, 0.5, 0.5), strict=True):
+        line["requested_goal_success"] = success
+    run = Run(toy, config, copied, SILENT)
+    summary = run._summary(lines, run.restore()[2], record.read(copied))
+    assert summary["requested_goal_success_best"] == 0.75
 
 
 def test_resume_ends_in_the_state_of_an_uninterrupted_run(toy, config, finished, tmp_path):
