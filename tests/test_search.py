@@ -143,7 +143,8 @@ def test_an_empty_file_is_a_new_study(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "budget", "count"), [("push", 140_000, 10), ("pick-and-place", 240_000, 5)]
+    ("task", "budget", "count"),
+    [("push", 140_000, 10), ("pick-and-place", 240_000, 5), ("slide", 240_000, 4)],
 )
 def test_committed_studies_say_what_they_are_of(task, budget, count):
     origin = search.Origin(presets.environment(f"fetch-{task}"), 0, budget, 100)
