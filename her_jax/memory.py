@@ -43,9 +43,9 @@ def require(env: GoalEnv, config: Config, buffers: int = 1, playing: int = 1) ->
     needed, room = buffers * episode * capacity, MAX_SHARE * free - worlds
     if needed > room:
         fits = int(room / episode / buffers) // num_envs * num_envs
-        of = f" in each of {buffers} goal buffers" if buffers > 1 else ""
+        held = "the goal buffer" if buffers == 1 else f"{buffers} goal buffers"
         raise UserError(
-            f"capacity: {capacity} episodes{of} need {needed / 1e9:.1f} GB and "
+            f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for {held} and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
         )
 

@@ -192,7 +192,7 @@ def test_what_one_program_cannot_train_is_refused(config, tmp_path):
         group.fit(runs)
     with pytest.raises(UserError, match="batch: 'pmap' is unknown; choose one of auto, map, vmap"):
         group.fit(runs_of(config, tmp_path), "pmap")
-    with pytest.raises(UserError, match="in each of 4 goal buffers"):
+    with pytest.raises(UserError, match="GB for 4 goal buffers"):
         runs = runs_of(config, tmp_path)
         monstrous = with_(config, capacity=2**33)
         for run in runs:
