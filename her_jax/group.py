@@ -79,7 +79,8 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     waiting = [run for run in runs if not finished(run)]
     if not waiting:
         return {}
-    # Whatever is done for one agent, by "map" or by its run, is done on a copy of its state.
+    # Whatever is done for one agent, by "map" or by its run, is done on a copy of its state. When a
+    # run leaves the group, the others' states are there twice for a moment, which is not planned.
     buffers, playing = len(waiting) + 1, len(waiting) if mode == "vmap" else 1
     memory.require(waiting[0].env, waiting[0].config, buffers, playing)
     goals = waiting[0].prepare(buffers, playing)

@@ -135,7 +135,9 @@ def _records(folder: Path) -> list[dict[str, Any]]:
                 raise ValueError("no figures of an epoch")
             if records and record["epoch"] <= records[-1]["epoch"]:
                 before = records[-1]["epoch"]
-                raise ValueError(f"epoch {record['epoch']} after {before}, as of two processes")
+                raise ValueError(
+                    f"epoch {record['epoch']} after {before}, as if two processes had trained here"
+                )
         except ValueError as error:  # of JSON and of UTF-8 too
             if number == len(lines) and not whole:
                 break

@@ -415,7 +415,6 @@ class Run:
         self, state: train.TrainState, goals: GoalSet, about: dict[str, Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The compiled epoch, its argument donated, and the compiled evaluation."""
-        about["agents_in_program"] = 1  # a run may leave the group that it began in
         with self.compiling("training", about):
             run_epoch = jax.jit(self._epoch, donate_argnums=0).lower(state).compile()
         with self.compiling("evaluation", about):
