@@ -175,21 +175,25 @@ def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, flo
     episodes, faults = play(state, jax.random.key(1))
     episodes = rollout.without_broken(episodes, faults.broken)
     replay = buffer.insert(state.buffer, episodes)
-    keys = jax.random.split(jax.random.key(2), config.train.updates_per_cycle)
+    count = config.train.updates_per_cycle
+    keys = jax.random.split(jax.random.key(2), count).reshape(-1, train.batches_at_once(count))
 
     @jax.jit
     def relabel(replay: buffer.BufferState) -> jax.Array:
         distribution = train.replayed_episodes(config, replay)
 
-        def draw(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        def draw(key: jax.Array) -> jax.Array:
             sample_key, label_key = jax.random.split(key)
             steps = buffer.sample(replay, sample_key, config.replay.batch_size, distribution)
             batch, reward = train.replayed(env, config, replay, steps, label_key)
             way = train.returns(env, config, replay, steps, batch, reward)
             used = (batch.observation, batch.action, batch.desired_goal, way)  # by the learner
-            return total + sum(jax.numpy.sum(x) for x in jax.tree.leaves(used)), None
+            return jax.numpy.stack([jax.numpy.sum(x) for x in jax.tree.leaves(used)]).sum()
 
-        return jax.lax.scan(draw, jax.numpy.zeros(()), keys)[0]
+        def draw_at_once(total: jax.Array, keys: jax.Array) -> tuple[jax.Array, None]:
+            return total + jax.numpy.sum(jax.vmap(draw)(keys)), None
+
+        return jax.lax.scan(draw_at_once, jax.numpy.zeros(()), keys)[0]
 
     learn = jax.jit(functools.partial(train.learn, env, agent, config))
     taken = harness.side_by_side(
