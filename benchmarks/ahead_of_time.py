@@ -385,15 +385,11 @@ def launched(program: Reading, config: Config, horizon: int) -> dict[str, int | 
     there is none of that length, or more than one.
     """
     updates = config.train.updates_per_cycle
-    lengths = {
-        "mujoco_step": SUBSTEPS,
-        "env_step": horizon,
-        "update": train.batches_at_once(updates),
-        "draw": updates // train.batches_at_once(updates),
-    }
+    at_once = train.batches_at_once(updates)
+    lengths = (SUBSTEPS, horizon, at_once, updates // at_once)
     found = {
         name: [loop.kernels for loop in program.loops if loop.passes == length]
-        for name, length in lengths.items()
+        for name, length in zip(LOOPS, lengths, strict=True)
     }
     return {name: counts[0] if len(counts) == 1 else None for name, counts in found.items()}
 
