@@ -221,10 +221,11 @@ def _title(settings: dict[str, Any], by: Sequence[str]) -> str:
     task = settings["task"]
     if task == bitflip.NAME:
         return task if "n" in by else f"{task}, {settings['n']} bits"
-    tolerance = her_envs.TOLERANCES[settings["tolerance"]][task]
-    reward = "" if "reward" in by else f"{settings['reward']} reward, "
-    goal = "single goal, " if settings["goal"] == "single" and "goal" not in by else ""
-    return f"{task}, {reward}{goal}within {100 * tolerance:.0f} cm"
+    tolerance = her_envs.TOLERANCES[settings["tolerance"]].get(task)  # none of a user's own
+    within = "" if tolerance is None else f", within {100 * tolerance:.0f} cm"
+    reward = "" if "reward" in by else f", {settings['reward']} reward"
+    goal = ", single goal" if settings["goal"] == "single" and "goal" not in by else ""
+    return f"{task}{reward}{goal}{within}"
 
 
 def _count(groups: Sequence[Seeds], names: Sequence[str]) -> int:

@@ -60,7 +60,7 @@ import plot
 import presets
 import train
 from her_envs import bitflip
-from her_jax import checkpoint, group, metrics, provenance
+from her_jax import checkpoint, group, lock, metrics, provenance
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
@@ -203,20 +203,44 @@ class Sweep:
 def main() -> None:
     """Parses the command line, trains, and draws and prints what came of it."""
     words = sys.argv[1:]
-    if any(word == "--resume" or word.startswith("--resume=") for word in words):
-        folder = tyro.cli(Resume, prog="sweep.py", args=words).resume
-        values = read(folder)
-        if any(entry["config"]["replay"].get("plugin") for entry in values["settings"]):
-            launch.load_plugin(str(folder / PLUGIN))
-        sweep, sittings = Sweep.from_dict(values), values["sittings"]
-        groups = bind(sweep, folder)
-        _require_same_plugin(groups, folder)
-        _clear(groups)
-    else:
-        sweep, out = parse(words)
-        folder, sittings = out or default_folder(sweep), []
-        groups = bind(sweep, folder)
-        _create(folder, sweep.settings[0].config.replay.plugin)
+    with contextlib.ExitStack() as locks:
+        if any(word == "--resume" or word.startswith("--resume=") for word in words):
+            folder = tyro.cli(Resume, prog="sweep.py", args=words).resume
+            locks.enter_context(lock.alone(folder))
+            sweep, groups, sittings = reopen(folder)
+        else:
+            sweep, out = parse(words)
+            folder, sittings = out or default_folder(sweep), []
+            groups = bind(sweep, folder)
+            _create(folder, sweep.settings[0].config.replay.plugin)
+            locks.enter_context(lock.alone(folder))
+        run(sweep, groups, folder, sittings)
+
+
+def reopen(folder: Path) -> tuple[Sweep, list[list[Run]], list[dict[str, Any]]]:
+    """A sweep to go on with, its runs and what sweep.json says of earlier sittings.
+
+    Raises:
+      UserError: if the folder holds none, or a plugin that is not the one it began with.
+    """
+    values = read(folder)
+    if any(entry["config"]["replay"].get("plugin") for entry in values["settings"]):
+        launch.load_plugin(str(folder / PLUGIN))
+    sweep = Sweep.from_dict(values)
+    groups = bind(sweep, folder)
+    _require_same_plugin(groups, folder)
+    _clear(groups)
+    return sweep, groups, values["sittings"]
+
+
+def run(
+    sweep: Sweep, groups: Sequence[Sequence[Run]], folder: Path, sittings: list[dict[str, Any]]
+) -> None:
+    """Trains what is left of a sweep, and draws and prints what came of it; see `fit`.
+
+    Raises:
+      UserError: if runs have stopped.
+    """
     launch.console.print(
         f"sweep folder: {folder}; {len(sweep.settings)} settings x {len(sweep.seeds)} seeds"
     )

@@ -18,6 +18,7 @@ round differently in the others. A further setting costs a further compile, some
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from her_jax import checkpoint, evaluate, memory, metrics, train
+from her_jax import checkpoint, evaluate, lock, memory, metrics, train
 from her_jax.audit import replay
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
@@ -72,7 +73,8 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
       Folder of each run that stopped, and why.
 
     Raises:
-      UserError: if the runs differ, do not fit into memory, or cannot be started.
+      UserError: if the runs differ, do not fit into memory, or cannot be started, or another
+        process trains one.
     """
     mode = resolve(batch)
     _require_alike(runs)
@@ -84,10 +86,11 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     buffers, playing = len(waiting) + 1, len(waiting) if mode == "vmap" else 1
     memory.require(waiting[0].env, waiting[0].config, buffers, playing)
     goals = waiting[0].prepare(buffers, playing)
-    groups = [*_begun(waiting, mode, goals), *_fresh(waiting, mode, goals)]
     stopped: dict[Path, str] = {}
-    for group in groups:
-        stopped |= group.train()
+    with contextlib.ExitStack() as locks:
+        groups = [*_begun(waiting, mode, goals, locks), *_fresh(waiting, mode, goals, locks)]
+        for group in groups:
+            stopped |= group.train()
     return stopped
 
 
@@ -278,10 +281,13 @@ class _Group:
         )
 
 
-def _begun(runs: Sequence[Run], mode: str, goals: GoalSet) -> list[_Group]:
+def _begun(
+    runs: Sequence[Run], mode: str, goals: GoalSet, locks: contextlib.ExitStack
+) -> list[_Group]:
     """Runs with a checkpoint, those at the same epoch together."""
     by_epoch: dict[int, list[Run]] = {}
     for run in runs:
+        locks.enter_context(lock.alone(run.folder))
         epoch = checkpoint.latest(run.folder)
         if epoch is not None:
             by_epoch.setdefault(epoch, []).append(run)
@@ -299,12 +305,17 @@ def _reopened(runs: list[Run], epoch: int, mode: str, goals: GoalSet) -> _Group:
     return _Group(runs, abouts, states, epoch, mode, goals)
 
 
-def _fresh(runs: Sequence[Run], mode: str, goals: GoalSet) -> list[_Group]:
+def _fresh(
+    runs: Sequence[Run], mode: str, goals: GoalSet, locks: contextlib.ExitStack
+) -> list[_Group]:
     """Runs without a checkpoint, together."""
     fresh = [run for run in runs if checkpoint.latest(run.folder) is None]
     if not fresh:
         return []
-    return [_Group(fresh, [run.create() for run in fresh], start(fresh), 0, mode, goals)]
+    abouts = [run.create() for run in fresh]
+    for run in fresh:
+        locks.enter_context(lock.alone(run.folder))
+    return [_Group(fresh, abouts, start(fresh), 0, mode, goals)]
 
 
 def _require_alike(runs: Sequence[Run]) -> None:

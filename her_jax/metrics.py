@@ -133,10 +133,10 @@ def _records(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 raise ValueError("no figures of an epoch")
-            if records and record["epoch"] <= records[-1]["epoch"]:
-                before = records[-1]["epoch"]
+            if record["epoch"] != len(records) + 1:
                 raise ValueError(
-                    f"epoch {record['epoch']} after {before}, as if two processes had trained here"
+                    f"epoch {record['epoch']} in place of {len(records) + 1}, as if lines were "
+                    "lost, or two processes had trained here"
                 )
         except ValueError as error:  # of JSON and of UTF-8 too
             if number == len(lines) and not whole:

@@ -34,6 +34,7 @@ from her_jax import (
     checkpoint,
     evaluate,
     goal_set,
+    lock,
     memory,
     metrics,
     prioritization,
@@ -116,20 +117,22 @@ class Run:
         goals = self.prepare()
         about = self.create()
         clock = Clock(0.0)
-        with self.compiling("the initial state", about):
-            state = jax.jit(self._init)(jax.random.key(self.config.seed))
-        return self._loop(0, state, about, goals, clock)
+        with lock.alone(self.folder):
+            with self.compiling("the initial state", about):
+                state = jax.jit(self._init)(jax.random.key(self.config.seed))
+            return self._loop(0, state, about, goals, clock)
 
     def resume(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Goes on from the latest checkpoint and ends as an uninterrupted run does.
 
         Raises:
-          UserError: if there is no checkpoint, it does not fit, nothing is left to train, or
-            training must stop; see `check`.
+          UserError: if there is no checkpoint, it does not fit, nothing is left to train, another
+            process trains it, or training must stop; see `check`.
         """
         goals = self.prepare()
-        epoch, state, about = self.reopen()
-        return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
+        with lock.alone(self.folder):
+            epoch, state, about = self.reopen()
+            return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
 
     def prepare(self, buffers: int = 1, playing: int = 1) -> GoalSet:
         """Tests the reward and reads the held-out goals, before anything is written or compiled.

@@ -22,7 +22,7 @@ import sweep
 import table
 import train
 from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, script, with_
-from her_jax import group, metrics, relabel
+from her_jax import group, lock, metrics, relabel
 from her_jax.audit import record
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -206,8 +206,10 @@ def test_bad_folders_get_one_line_and_are_untouched(swept, tmp_path):
     for words, message in (
         (("fetch-reach", *TINY, *GRID, "--out", str(swept)), "already exists; name a new folder, "),
         (("--resume", str(tmp_path)), "holds no sweep.json"),
+        (("--resume", str(swept)), f"another process trains in {swept}"),
     ):
-        (line,) = script("sweep", *words, folder=tmp_path, rc=2).splitlines()
+        with lock.alone(swept):
+            (line,) = script("sweep", *words, folder=tmp_path, rc=2).splitlines()
         assert message in line
     assert {path: path.stat().st_mtime_ns for path in swept.rglob("*")} == before
 
@@ -310,6 +312,22 @@ def test_runs_that_differ_in_the_seed_only_are_one_curve(runs, tmp_path):
     assert (future.label, none.label) == ("strategy=future", "strategy=none")
     assert future.runs == tuple(runs[:3]) and none.runs == (*runs[3:], longer)
     assert grouping.alike(runs[:3])[0].label == ""
+
+
+def test_panels_say_what_is_trained_and_what_counts_as_success(tmp_path):
+    """Of an environment of one's own no tolerance is known here."""
+    runs = [
+        write_run(tmp_path / "push", [0.5]),
+        write_run(tmp_path / "dense", [0.5], reward="dense", goal="single"),
+        write_run(tmp_path / "own", [0.5], task="Point"),
+        write_run(tmp_path / "bits", [0.5], task="BitFlip", n=12),
+    ]
+    assert [seeds.title for seeds in grouping.alike(runs)] == [
+        "FetchPush, sparse reward, within 5 cm",
+        "FetchPush, dense reward, single goal, within 5 cm",
+        "Point, sparse reward",
+        "BitFlip, 12 bits",
+    ]
 
 
 def labels(runs: list[Path]) -> list[str]:

@@ -22,7 +22,7 @@ def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path, cut):
 
 
 @pytest.mark.parametrize(
-    "damaged", ['{"epoch": 2, "env', '{"epoch": 2, broken}', "[1, 2]}", "{}", LINES[0]]
+    "damaged", ['{"epoch": 2, "env', '{"epoch": 2, broken}', "[1, 2]}", "{}", LINES[0], LINES[2]]
 )
 @pytest.mark.parametrize("after", [[], LINES[2:]])
 def test_any_other_damaged_line_is_named_and_the_file_stays(tmp_path, damaged, after):

@@ -1,0 +1,49 @@
+"""One process at a time in a folder.
+
+The lock is the operating system's on the folder itself: it leaves no file behind, and a process
+that ends, however it does, lets go of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from her_jax.errors import UserError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows cannot lock folders
+    fcntl = None
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps every other process that asks out of a folder, within the block.
+
+    Where folders cannot be locked, on Windows and some network drives, nobody is kept out.
+
+    Args:
+      folder: none that is missing is made; what opens it then says so.
+
+    Raises:
+      UserError: if another has the folder.
+    """
+    if fcntl is None or not folder.is_dir():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run: another process trains in {folder}; wait for it, or stop it"
+            ) from None
+        except OSError:
+            pass  # a drive without locks
+        yield
+    finally:
+        os.close(handle)
