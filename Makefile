@@ -8,6 +8,8 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+# Setting up comes before what uses it.
+.NOTPARALLEL:
 .PHONY: train test test-slow test-sb3 lint format setup bench clean
 
 train: $(BIN)/.runtime

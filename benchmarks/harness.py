@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 
 from her_jax import metrics, provenance
 from her_jax.errors import UserError
@@ -31,7 +30,7 @@ MEASURED = Path("runs") / "benchmarks"
 def run(main: Callable[..., None]) -> None:
     """Runs a benchmark as the scripts run, its options from the command line."""
     commit()
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)
 
 
 @functools.cache

@@ -208,4 +208,4 @@ def audit_file(
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)

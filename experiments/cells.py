@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import matplotlib.pyplot as plt
-import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -61,7 +60,7 @@ def options(kind: type[Chosen]) -> Chosen:
     """
     if in_jupyter():
         return kind()
-    return checked(lambda: _prepared(tyro.cli(kind)))
+    return checked(lambda: _prepared(launch.options(kind)))
 
 
 def checked(function: Callable[[], Result]) -> Result:

@@ -81,4 +81,4 @@ def _line(cells: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)

@@ -40,4 +40,4 @@ def main(
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)

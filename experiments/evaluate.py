@@ -66,4 +66,4 @@ def main(
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
+import io
 import json
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import tyro
 from rich.console import Console
 
 import her_envs
@@ -55,6 +59,42 @@ def guarded(main: Callable[[], None]) -> None:
         print("interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(130)  # a compiler thread that still runs would crash an orderly exit
+
+
+def command(function: Callable[..., None]) -> None:
+    """Runs a script whose options are a function's arguments; see `guarded`."""
+
+    @functools.wraps(function)
+    def later(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(function, *args, **kwargs)
+
+    guarded(lambda: options(later)())
+
+
+def options(kind: Callable[..., Any], **how: Any) -> Any:
+    """What `tyro.cli` makes of the command line.
+
+    Args:
+      kind: a class or function of the options.
+      how: further arguments of `tyro.cli`.
+
+    Raises:
+      UserError: in place of the parser's several lines.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(kind, **how)
+    except SystemExit as stop:
+        if not stop.code:  # after --help
+            raise
+    # A title, what is wrong, perhaps similar options, each with its help; rules in between.
+    lines = [line.strip("│╭╮╰╯ ") for line in printed.getvalue().splitlines()[1:]]
+    parts = [part.split() for part in re.split(r"(?m)^[─-]{4,}$", "\n".join(lines))]
+    wrong, *more = [" ".join(words) for words in parts if words]
+    similar = re.findall(r" (--[a-z0-9-]+)", more[0]) if more[0].startswith("Perhaps") else []
+    meant = f"; perhaps you meant {' or '.join(dict.fromkeys(similar))}" if similar else ""
+    raise UserError(f"options: {wrong.rstrip('.')}{meant}; --help lists all")
 
 
 def bind(config: Config, folder: Path) -> Run:

@@ -310,4 +310,4 @@ def _save(figure: Figure, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)

@@ -176,4 +176,4 @@ def _states(run: Run, state: Any, start: Any) -> Any:
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)

@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import importlib
 import random
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -306,4 +305,4 @@ def look_up(config: Config, name: str) -> Any:
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main, args=sys.argv[1:]))
+    launch.command(main)

@@ -41,7 +41,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import itertools
 import re
 import shlex
@@ -51,8 +50,6 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-import tyro
 
 import grouping
 import launch
@@ -205,7 +202,7 @@ def main() -> None:
     words = sys.argv[1:]
     with contextlib.ExitStack() as locks:
         if any(word == "--resume" or word.startswith("--resume=") for word in words):
-            folder = tyro.cli(Resume, prog="sweep.py", args=words).resume
+            folder = launch.options(Resume, prog="sweep.py", args=words).resume
             locks.enter_context(lock.alone(folder))
             sweep, groups, sittings = reopen(folder)
         else:
@@ -260,7 +257,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
       UserError: names the setting or the value that does not fit.
     """
     task = [word for word in words[:1] if not word.startswith("-")]
-    options, base = tyro.cli(
+    options, base = launch.options(
         Options,
         prog="sweep.py TASK",
         description=f"Train seeds x settings; TASK is {', '.join(presets.TASKS)}. Every option of "
@@ -478,15 +475,7 @@ def _changed(words: list[str], changes: dict[str, str]) -> Config:
       UserError: names the change that does not fit.
     """
     flags = [[f"--{name.replace('_', '-')}", *value.split()] for name, value in changes.items()]
-    silence = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(silence), contextlib.redirect_stdout(silence):
-            return train.parse([*words, *itertools.chain(*flags)]).config
-    except SystemExit:
-        given = ", ".join(f"{name}={value}" for name, value in changes.items())
-        raise UserError(
-            f"grid: {given} does not fit; `train.py {words[0]} --help` says what options take"
-        ) from None
+    return train.parse([*words, *itertools.chain(*flags)]).config
 
 
 def _require_different(settings: Sequence[Setting]) -> None:

@@ -160,4 +160,4 @@ def _row(seeds: Seeds) -> str:
 
 
 if __name__ == "__main__":
-    launch.guarded(lambda: tyro.cli(main))
+    launch.command(main)

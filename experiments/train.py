@@ -88,7 +88,7 @@ def reopen(words: list[str]) -> tuple[Run, bool]:
     task = None
     if words and not words[0].startswith("-"):
         task, words = presets.environment(words[0]), words[1:]
-    options = tyro.cli(Resume, prog="train.py", args=words)
+    options = launch.options(Resume, prog="train.py", args=words)
     config = launch.read_config(options.resume)
     if task not in (None, config.env.task):
         raise UserError(
@@ -117,7 +117,7 @@ def parse(words: list[str]) -> Launch:
     )
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
-    settings = tyro.cli(
+    settings = launch.options(
         Launch,
         prog="train.py TASK",
         description=f"Train a policy; TASK is {', '.join(presets.TASKS)}. "

@@ -97,8 +97,9 @@ def env(request) -> her_envs.FetchEnv:
     return fetch(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy() -> PointEnv:
+    """One for all tests, so that equal audits are compiled once; no test may change it."""
     return PointEnv()
 
 
@@ -109,10 +110,10 @@ def config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
+def finished(toy, tmp_path_factory):
     """Final state, summary and folder of one run of the toy that tests only copy or read."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    return *Run(PointEnv(), tiny_config(), folder, SILENT).start(), folder
+    return *Run(toy, tiny_config(), folder, SILENT).start(), folder
 
 
 @pytest.fixture

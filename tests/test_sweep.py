@@ -172,7 +172,7 @@ def created(runs, _):
         ("fetch-push --grid env_steps=1,2", "grid: 'env_steps' is no setting; choose some of"),
         ("fetch-push --grid k", "grid: 'k' is no setting with values; give e.g. k=4,8"),
         ("fetch-push --grid k=4,", "grid: 'k=4,' is no setting with values"),
-        ("fetch-push --grid k=4,abc", "grid: k=abc does not fit; `train.py fetch-push --help`"),
+        ("fetch-push --grid k=4,abc", "options: Error parsing --k: could not convert"),
         ("fetch-push --grid k=4,-1", "k: -1.0 must be finite"),
         ("fetch-push --grid k=4,4.0", "grid: k=4 and k=4.0 are one setting"),
         ("fetch-push --grid k=4 k=8", "grid: 'k' is named twice"),

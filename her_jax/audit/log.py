@@ -21,7 +21,6 @@ The schema's metadata names task, tolerance, units, cost channels and the hashes
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from her_jax import metrics, train
+from her_jax.audit import programs
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.types import Episode, GoalEnv, Key, Moment
@@ -71,8 +71,7 @@ def build(
     chosen = jax.random.permutation(pick_key, size)[:REPLAYED_EPISODES]
     stored = jax.tree.map(lambda x: x[chosen], state.buffer.episodes)
     steps = Moment(jnp.repeat(chosen, env.horizon), jnp.tile(jnp.arange(env.horizon), len(chosen)))
-    relabel = jax.jit(functools.partial(train.replayed, env, config))
-    drawn, reward = relabel(state.buffer, steps, label_key)
+    drawn, reward = programs.replayed(env, config, state.buffer, steps, label_key)
     replay = _rows(env, "replay", stored, label)
     replay["episode"] = np.asarray(steps.episode)
     replay["relabelled"] = np.asarray(drawn.relabelled)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from her_jax import evaluate, metrics, provenance, train
-from her_jax.audit import labels, log, measure, relabelling, replay, reward
+from her_jax.audit import labels, log, measure, programs, relabelling, replay, reward
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
@@ -110,10 +110,7 @@ def compute(
     env: GoalEnv, agent: Agent, config: Config, state: train.TrainState, goals: GoalSet
 ) -> measure.Measured:
     """The one pass behind a record, compiled and run; its random draws are fixed."""
-    pass_ = jax.jit(
-        lambda state, starts, key: measure.measure(env, agent, config, state, starts, key)
-    )
-    return pass_(state, goals.starts, _key(0))
+    return programs.measured(env, agent, config, state, goals.starts, _key(0))
 
 
 def build(

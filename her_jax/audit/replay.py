@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from her_jax import buffer, relabel, train
-from her_jax.audit import relabelling
+from her_jax.audit import programs, relabelling
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.types import Episode, GoalEnv, Key, Moment
@@ -105,7 +105,6 @@ def check_stored(
       UserError: if nothing is stored.
     """
     size, horizon = int(replay.size), env.horizon
-    draw = jax.jit(functools.partial(train.replayed, env, config))
     episodes = jax.tree.map(np.asarray, replay.episodes)
     check = functools.partial(
         relabelling.check,
@@ -130,7 +129,8 @@ def check_stored(
         # The last chunk is padded by wrapping around, so that all share one compiled program.
         number = np.arange(i * chunk, (i + 1) * chunk) % (size * horizon)
         steps = Moment(jnp.asarray(number // horizon), jnp.asarray(number % horizon))
-        claim = relabelling.claim(steps, *draw(replay, steps, chunk_key))
+        drawn = programs.replayed(env, config, replay, steps, chunk_key)
+        claim = relabelling.claim(steps, *drawn)
         rows = count - i * chunk
         reports.append(check(jax.tree.map(lambda x, rows=rows: x[:rows], claim)))
     return relabelling.merge(reports)

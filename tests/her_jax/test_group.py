@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -107,7 +108,7 @@ def test_every_reopened_seed_has_its_own_state(mapped, config, tmp_path):
     runs = runs_of(with_(config, env_steps=1200), tmp_path / "g")
     for run in runs:
         (run.folder / "summary.json").unlink()
-    (reopened,) = group._begun(runs, "map", runs[0].prepare(3))
+    (reopened,) = group._begun(runs, "map", runs[0].prepare(3), contextlib.ExitStack())
     for i, run in enumerate(runs):
         assert same(group.pick(reopened.states, i), run.restore()[1])
         assert reopened.abouts[i]["commits"]

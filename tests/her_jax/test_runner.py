@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from conftest import SILENT, same, with_
+from conftest import SILENT, same, tiny_config, with_
 from her_jax import checkpoint, evaluate, goal_set, metrics, runner, train
 from her_jax.audit import record
 from her_jax.errors import UserError
@@ -20,6 +21,21 @@ from toy import PointEnv
 
 def run(env, config, folder) -> Run:
     return Run(env, config, folder, SILENT)
+
+
+@pytest.fixture(scope="module")
+def half(toy, tmp_path_factory):
+    """Folder of a finished run of half the steps."""
+    folder = tmp_path_factory.mktemp("runs") / "half"
+    run(toy, with_(tiny_config(), env_steps=480), folder).start()
+    return folder
+
+
+@pytest.fixture
+def halfway(half, tmp_path):
+    """A copy of it."""
+    shutil.copytree(half, tmp_path / "half")
+    return tmp_path / "half"
 
 
 def test_files_of_a_run(finished, copied):
@@ -52,28 +68,25 @@ def test_the_best_success_is_that_of_the_best_epoch(toy, config, copied):
     assert summary["requested_goal_success_best"] == 0.75
 
 
-def test_resume_ends_in_the_state_of_an_uninterrupted_run(toy, config, finished, tmp_path):
+def test_resume_ends_in_the_state_of_an_uninterrupted_run(toy, config, finished, halfway):
     whole, _, _ = finished
-    half = with_(config, env_steps=480)
-    run(toy, half, tmp_path / "parts").start()
-    resumed, summary = run(toy, config, tmp_path / "parts").resume()
+    resumed, summary = run(toy, config, halfway).resume()
     assert same(whole, resumed)
     assert summary["env_steps"] == 960
-    assert [record["epoch"] for record in metrics.read(tmp_path / "parts")] == [1, 2, 3, 4]
+    assert [record["epoch"] for record in metrics.read(halfway)] == [1, 2, 3, 4]
 
 
 def test_epochs_after_the_last_checkpoint_are_repeated_not_duplicated(
-    toy, config, finished, tmp_path
+    toy, config, finished, halfway
 ):
     """As after a crash between two checkpoints: lines without a checkpoint are dropped."""
     whole, _, _ = finished
-    run(toy, with_(config, env_steps=480), tmp_path / "cut").start()
-    record = metrics.read(tmp_path / "cut")[-1]
-    metrics.append(tmp_path / "cut", {**record, "epoch": 3, "env_steps": -1})
-    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+    record = metrics.read(halfway)[-1]
+    metrics.append(halfway, {**record, "epoch": 3, "env_steps": -1})
+    with (halfway / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "env_st')  # a line that the crash cut short
-    resumed, _ = run(toy, config, tmp_path / "cut").resume()
-    records = metrics.read(tmp_path / "cut")
+    resumed, _ = run(toy, config, halfway).resume()
+    records = metrics.read(halfway)
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
     assert records[2]["env_steps"] == 720
     assert same(whole, resumed)
@@ -290,13 +303,12 @@ def test_truncated_checkpoints_are_refused_in_one_line(toy, config, copied):
     assert "\n" not in str(error.value)
 
 
-def test_divergence_stops_the_run_and_keeps_the_checkpoint(toy, config, tmp_path, monkeypatch):
+def test_divergence_stops_the_run_and_keeps_the_checkpoint(toy, config, halfway, monkeypatch):
     monkeypatch.setattr(runner, "_require_same_settings", lambda *_: None)
-    run(toy, with_(config, env_steps=480), tmp_path / "r").start()
-    diverging = run(toy, with_(config, actor_learning_rate=1e38), tmp_path / "r")
+    diverging = run(toy, with_(config, actor_learning_rate=1e38), halfway)
     with pytest.raises(UserError, match="not finite"):
         diverging.resume()
-    epoch, _, _ = run(toy, config, tmp_path / "r").restore()
+    epoch, _, _ = run(toy, config, halfway).restore()
     assert epoch == 2
 
 
