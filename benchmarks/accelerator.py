@@ -6,23 +6,25 @@ Every result is written to one JSON file as soon as it is there, so that a time-
 In this order, each part only while there is time left:
 
     memory
-    how long Warp's kernels take to compile, into the folder that WARP_CACHE_PATH names
-    throughput of as many worlds as the preset has, and of MuJoCo's C engine
+    a first step, in which Warp compiles its kernels into the folder that WARP_CACHE_PATH names
+    throughput of as many worlds as the preset has
     FetchPush from scratch to 0.9
-    throughput up to 8,192 worlds
+    throughput of MuJoCo's C engine, and up to 8,192 worlds
     the short fidelity report
     throughput of more worlds, of Warp alone and of the pruned model
     the same training on native physics
     throughput of the other tasks, and with other graph modes
 
-No part begins with less than a minute of the budget left, and no training with less than three and
-a half: it takes two and a half at most, to the end of an epoch, and the rest to time its parts.
+No part begins with less than a minute of the budget left, none that compiles kernels of its own
+with less than two and a half, and no training with less than three and a half. A training takes two
+and a half minutes beside compiling, or ends, unfinished, a minute before the budget does.
 
 A part that fails, because it does not fit or otherwise, leaves its error in the file and the next
 one runs; one that does not end within 400 s ends the program with a traceback; one after which the
 device no longer answers ends it with a line. The same command again, at the same commit and with
-the same file, measures what is missing, last of all what has failed or was under way when the
-program ended; a file of another commit is kept under another name.
+the same file, measures what is missing, last of all what has failed, was unfinished, or was under
+way when the program ended, and keeps what there was of it; a file of another commit or kind of
+device is kept under another name.
 
 A copy of the code without its repository is told the commit by the environment variable
 HER_JAX_COMMIT, or begins anew every time. XLA reserves three quarters of a GPU's memory and Warp
@@ -45,7 +47,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import psutil
 
 import end_to_end
@@ -54,6 +55,7 @@ import fidelity
 import harness
 import her_envs
 import presets
+from her_jax import provenance
 from her_jax.errors import UserError
 
 WORLDS = (512, 1024, 4096, 8192, 16384, 32768)
@@ -68,8 +70,11 @@ OTHER_GRAPHS = ("warp-staged", "warp-staged-ex", "warp-nograph")
 PART_S = 60.0
 """No part begins with less of the budget left."""
 
+KERNELS_S = 150.0
+"""Nor one with less than this that may have to compile kernels of its own."""
+
 TRAINING_S = 150.0
-"""Seconds of a training, compiling included, before its parts are timed."""
+"""Seconds of a training, compiling not included, before its parts are timed."""
 
 HANGS_S = 400.0
 """A part that takes longer has hung."""
@@ -92,6 +97,7 @@ class Report:
     so_far: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     _began: float = dataclasses.field(default_factory=time.perf_counter)
     _postponed: dict[str, Callable[[], None]] = dataclasses.field(default_factory=dict)
+    _earlier: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in harness.continued(self.path):
@@ -118,12 +124,15 @@ class Report:
             return
         began = time.perf_counter()
         elapsed = began - self._began
-        if elapsed + needs_s > self.budget_s:
+        if self.left_s() < needs_s:
             if not any(row["part"] == name for row in self.rows):  # or it has failed before
                 self._add(name, 0.0, {"skipped": f"{elapsed:.0f} s had passed"})
             return
         print(f"{elapsed:6.0f} s  {name} ...", flush=True)
-        self.keep(name, self.so_far.get(name, {}))
+        if self.so_far.get(name):
+            before = self.so_far.pop(name)
+            self._earlier[name] = [*before.pop("earlier", []), before]
+        self.keep(name, {})
         if jax.default_backend() != "cpu":  # which takes its time
             faulthandler.dump_traceback_later(HANGS_S, exit=True)
         try:
@@ -141,9 +150,14 @@ class Report:
         finally:
             faulthandler.cancel_dump_traceback_later()
 
+    def left_s(self) -> float:
+        """Seconds of the budget."""
+        return self.budget_s - (time.perf_counter() - self._began)
+
     def keep(self, name: str, so_far: dict[str, Any]) -> None:
-        """Writes what there is of a part that is under way."""
-        self.so_far[name] = so_far
+        """Writes what there is of a part that is under way, beside what earlier attempts left."""
+        earlier = self._earlier.get(name)
+        self.so_far[name] = so_far | ({"earlier": earlier} if earlier else {})
         self._write(quiet=True)
 
     def postponed(self) -> None:
@@ -154,7 +168,8 @@ class Report:
 
     def _add(self, name: str, seconds: float, result: dict[str, Any]) -> None:
         self.rows = [row for row in self.rows if row["part"] != name]
-        self.rows.append({"part": name, "seconds": seconds, **result})
+        about = {"part": name, "seconds": seconds, "device": provenance.device()}
+        self.rows.append(about | result)
         self._write()
 
     def _write(self, quiet: bool = False) -> None:
@@ -195,27 +210,30 @@ def main(
     report = Report(path, budget_s - spent_s)
     few = [count for count in worlds if count <= MANY] or [worlds[0]]
 
-    def throughput(name: str, count: int, *contestants: str) -> None:
-        steps = 2 if smoke else 50 if count <= MANY else 20
-        rounds = 1 if smoke or "warp-nograph" in contestants else 3  # it waits for the host
+    def throughput(name: str, count: int, *contestants: str, needs_s: float = PART_S) -> None:
+        steps = 2 if smoke else 50
+        slow = count > MANY or "warp-nograph" in contestants  # which waits for the host
         report.part(
             f"throughput of {name}, {count} worlds, {', '.join(contestants)}",
-            lambda: env_throughput.measure(name, contestants, count, steps, rounds),
+            lambda: env_throughput.measure(
+                name, contestants, count, steps, rounds=1 if smoke or slow else 3
+            ),
+            needs_s,
         )
 
     def train(physics: str) -> None:
         name = f"training to 0.9 on {physics}"
         report.part(
             name,
-            lambda: training(physics, smoke, lambda row: report.keep(name, row)),
+            lambda: training(physics, smoke, report.left_s, lambda row: report.keep(name, row)),
             needs_s=TRAINING_S + PART_S,
         )
 
     report.part(f"memory of {task}", lambda: memory(task))
-    report.part(f"kernels of Warp for {task}", lambda: kernels(task))
+    report.part(f"first step of Warp for {task}", lambda: first_step(task))
     throughput(task, few[0], "warp")
-    throughput(task, few[0], "native", "batch")
     train("warp")
+    throughput(task, few[0], "native", "batch")
     for count in few[1:]:
         throughput(task, count, "warp")
     report.part(f"fidelity of {task}, short", lambda: short_fidelity(task, smoke))
@@ -225,12 +243,12 @@ def main(
     for count in dict.fromkeys((few[0], few[-1])):
         throughput(task, count, "mujoco-warp")
     for count in dict.fromkeys((few[-1], worlds[-1])):
-        throughput(task, count, "warp-fast")
+        throughput(task, count, "warp-fast", needs_s=KERNELS_S)
     if not smoke:
         train("native")
         for name in her_envs.TASKS:
             if name != task:
-                throughput(name, few[-1], "warp")
+                throughput(name, few[-1], "warp", needs_s=KERNELS_S)
     for count in dict.fromkeys((few[-1], few[0])):
         for contestant in OTHER_GRAPHS:  # whose graphs Warp does not let go of
             throughput(task, count, contestant)
@@ -288,37 +306,65 @@ def memory(task: str) -> dict[str, Any]:
     models = ("stock", "fast")
     return {
         "xla_pool_bytes": stats.get("bytes_limit"),
-        "bytes_per_world": {
-            model: her_envs.make(task, physics="warp", model=model).bytes_per_env
-            for model in models
-        },
+        "bytes_per_world": {model: _warp(task, model).bytes_per_env for model in models},
     }
 
 
-def kernels(task: str) -> dict[str, float]:
-    """Seconds of the first step of two worlds, most of which Warp compiles, or reads its cache."""
-    env, actions = her_envs.make(task, physics="warp"), np.zeros((1, 2, 4), np.float32)
-    return {"first_step_s": harness.timed(lambda: env_throughput.jitted(env, 2, actions)())[1]}
+def first_step(task: str) -> dict[str, float]:
+    """Seconds until two worlds have made a step: Warp's kernels, and XLA's programs around them.
+
+    A second environment has the first one's kernels, but programs of its own.
+    """
+    names = ("first_step_s", "with_kernels_there_s")
+    return {name: env_throughput.first_step_s(_warp(task)) for name in names}
+
+
+def _warp(task: str, model: str = "stock") -> her_envs.FetchEnv:
+    env = her_envs.make(task, physics="warp", model=model)
+    assert isinstance(env, her_envs.FetchEnv)
+    return env
 
 
 def short_fidelity(task: str, smoke: bool) -> dict[str, Any]:
     """One step from native states, and scripted episodes, on `warp`."""
-    native, other = her_envs.make(task), her_envs.make(task, physics="warp")
+    native, other = her_envs.make(task), _warp(task)
     steps = fidelity.played(native, 2 if smoke else 20)
     return fidelity.one_step(native, other, steps) | {
         "episodes": fidelity.scripted_episodes(native, other, 2 if smoke else 100),
     }
 
 
-def training(physics: str, smoke: bool, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """FetchPush from scratch to 0.9, or for `TRAINING_S`; `keep` is given every epoch."""
+def training(
+    physics: str,
+    smoke: bool,
+    left_s: Callable[[], float],
+    keep: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """FetchPush from scratch to 0.9, or for `TRAINING_S`.
+
+    Args:
+      physics: that it trains on.
+      smoke: whether it is a tiny run instead.
+      left_s: says how much of the budget is left.
+      keep: is given what there is after every epoch.
+
+    Raises:
+      TimeoutError: if the budget ended it; what there is has been kept.
+    """
     config = presets.load("accelerator", "fetch-push")
     if smoke:
         config = end_to_end.tiny(presets.load("accelerator", "fetch-reach"))
     env = dataclasses.replace(config.env, physics=physics)
     config = dataclasses.replace(config, env=env)
-    limit_s = 0.0 if smoke else TRAINING_S
-    return end_to_end.measure(config, (0.5, 0.9), limit_s=limit_s, rounds=2, keep=keep)
+
+    def limit_s() -> float:
+        return 0.0 if smoke else min(TRAINING_S, left_s() - PART_S)
+
+    row = end_to_end.measure(config, (0.5, 0.9), limit_s, rounds=2, keep=keep)
+    if "0.90" not in row["seconds_to"] and not smoke and row["limit_s"] < TRAINING_S:
+        keep(row)
+        raise TimeoutError("the budget ended before the target or the training's time did")
+    return row
 
 
 if __name__ == "__main__":

@@ -230,6 +230,12 @@ def jitted(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[
     return functools.partial(run, start, jnp.asarray(actions))
 
 
+def first_step_s(env: her_envs.FetchEnv) -> float:
+    """Seconds until two worlds have made a step; Warp's kernels are compiled or read in them."""
+    actions = np.zeros((1, 2, env.action_size), np.float32)
+    return harness.timed(lambda: jitted(env, 2, actions)())[1]
+
+
 def health(readings: tuple[GoalObs, jax.Array]) -> dict[str, float]:
     """Of what `jitted` returns: physics that broke or lost contacts would be fast for nothing."""
     obs, dropped = readings

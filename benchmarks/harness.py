@@ -120,7 +120,7 @@ def results_file(name: str, out: Path | None, smoke: bool = False, continues: bo
 
 
 def continued(path: Path) -> list[dict[str, Any]]:
-    """Rows that the same commit has written to the file on this device.
+    """Rows that the same commit has written to the file on this kind of device, of any host.
 
     Another file gets another name, and so does one whose commit is not known or had uncommitted
     changes that are no more. Writing the file may be what changed the checkout since it was begun.
@@ -128,11 +128,17 @@ def continued(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     results, now = metrics.read_json(path), commit()
-    same = results.get("commit") in (now, now.removesuffix("+changes"))
-    if same and now != provenance.UNKNOWN and results.get("device") == provenance.device():
+    known = {now, now.removesuffix("+changes")} - {provenance.UNKNOWN}
+    here = _kind(provenance.device())
+    if results.get("commit") in known and _kind(results.get("device", "")) == here:
         return results["rows"]
     _set_aside(path)
     return []
+
+
+def _kind(device: str) -> str:
+    """A device without its host."""
+    return device.partition("; host:")[0]
 
 
 def _set_aside(path: Path) -> None:

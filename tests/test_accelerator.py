@@ -6,6 +6,7 @@ import jax
 import pytest
 
 import accelerator
+import end_to_end
 import harness
 from her_jax import metrics, provenance
 from her_jax.errors import UserError
@@ -42,6 +43,12 @@ def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     report.postponed()
     (row,) = (row for row in metrics.read_json(path)["rows"] if row["part"] == "c")
     assert "skipped" in row and row["so_far"] == {"figure": 7}
+    report = accelerator.Report(path, budget_s=90.0)
+    report.part("c", killed)
+    with pytest.raises(KeyboardInterrupt):
+        report.postponed()
+    (row,) = (row for row in metrics.read_json(path)["rows"] if row["part"] == "c")
+    assert row["so_far"] == {"figure": 7, "earlier": [{"figure": 7}]}
 
     report = accelerator.Report(path, budget_s=90.0)
     for name in "abcde":
@@ -69,6 +76,37 @@ def test_rows_of_another_or_of_an_unknown_commit_are_measured_anew(tmp_path, mon
     older = [metrics.read_json(tmp_path / f"report.json.{number}") for number in (1, 2, 3)]
     assert [results["commit"] for results in older] == ["abc+changes", "abc", provenance.UNKNOWN]
     assert all(results["rows"] == [{"part": "a", "result": 1}] for results in older)
+
+
+def test_rows_of_another_host_stay_and_name_it(tmp_path, monkeypatch):
+    path, names = tmp_path / "report.json", ("gpu: H200; host: A", "gpu: H200; host: B", "gpu: T4")
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    for name, rows in zip(names, (0, 1, 0), strict=True):
+        monkeypatch.setattr(provenance, "device", lambda name=name: name)
+        report = accelerator.Report(path, budget_s=90.0)
+        assert [row["device"] for row in report.rows] == [names[0]] * rows
+        report.part("a", lambda: 1)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "reached", "finished"),
+    [(100.0, {}, False), (100.0, {"0.90": 30.0}, True), (400.0, {}, True)],
+)
+def test_a_training_that_the_budget_cut_short_is_tried_again(
+    monkeypatch, left_s, reached, finished
+):
+    def measure(config, targets, limit_s, rounds, keep):
+        return {"limit_s": limit_s(), "seconds_to": reached}
+
+    monkeypatch.setattr(end_to_end, "measure", measure)
+    kept = []
+    if finished:
+        row = accelerator.training("native", False, lambda: left_s, kept.append)
+        assert row["limit_s"] == min(left_s - 60.0, 150.0) and kept == []
+        return
+    with pytest.raises(TimeoutError):
+        accelerator.training("native", False, lambda: left_s, kept.append)
+    assert kept == [{"limit_s": 40.0, "seconds_to": {}}]
 
 
 def test_a_device_that_no_longer_answers_ends_the_program(tmp_path, monkeypatch):

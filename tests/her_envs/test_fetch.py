@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -173,6 +174,19 @@ for _ in range(15):
 jax.block_until_ready(state)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=REPO)
+
+
+def test_copies_for_an_accelerator_are_of_the_same_bits(env):
+    """Outside of a program, where the callback that serves accelerators works on a CPU, too."""
+    host = env.physics._host_reset
+    sizes = env.physics._result_shape()
+    places = np.array([[1.3, 0.7], [1.35, 0.75], [1.4, 0.8]], np.float32)
+    copied = jax.vmap(functools.partial(native._copied, host, sizes, "broadcast_all"))
+    assert any(leaf.size == 0 for leaf in jax.tree.leaves(sizes))
+    expected = jax.vmap(env.physics.reset)(places)
+    found = copied(places)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)
+    assert same(found, expected)
 
 
 @pytest.mark.gpu

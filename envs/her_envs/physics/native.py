@@ -52,6 +52,25 @@ def floats(values: ArrayLike) -> np.ndarray:
     return np.ascontiguousarray(values, np.uint32).view(np.float64)
 
 
+def _copied(host: Callable[..., Any], shape: Any, batching: str, *args: Any) -> Any:
+    """`host`, to which an accelerator's arrays are copied, and what it returns back.
+
+    Arrays without elements, as of an object that is not there, are not sent: a callback is left
+    nothing to copy from or to.
+    """
+    leaves, tree = jax.tree.flatten(shape)
+
+    def filled(*args: Any) -> list[Any]:  # of NumPy, where JAX would make float64 float32
+        results = jax.tree.leaves(host(*map(np.asarray, args)))
+        return [result for result, leaf in zip(results, leaves, strict=True) if leaf.size]
+
+    wanted = [leaf for leaf in leaves if leaf.size]
+    found = iter(jax.pure_callback(filled, wanted, *args, vmap_method=batching))
+    return tree.unflatten(
+        [next(found) if leaf.size else jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
+    )
+
+
 _UNSTABLE = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)
 """The warnings with which MuJoCo resets a simulation: position, velocity or acceleration."""
 
@@ -139,14 +158,11 @@ class Native:
             for buffer, result in zip(jax.tree.leaves(out), jax.tree.leaves(results), strict=True):
                 np.asarray(buffer)[...] = result
 
-        def in_numpy(*args: Any) -> Any:  # JAX arrays would pull float64 down to float32
-            return host(*map(np.asarray, args))
-
         shape, batching = self._result_shape(), "broadcast_all"
         return functools.partial(
             jax.lax.platform_dependent,
             cpu=buffer_callback(in_place, shape, vmap_method=batching),
-            default=functools.partial(jax.pure_callback, in_numpy, shape, vmap_method=batching),
+            default=functools.partial(_copied, host, shape, batching),
         )
 
     def _result_shape(self) -> tuple[NativeState, Readings]:
