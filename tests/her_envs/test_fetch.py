@@ -47,11 +47,14 @@ def test_sizes_and_goal_spec(env):
 def test_any_batch_shape_gives_the_same_bits(env):
     keys = jax.random.split(jax.random.key(0), 6)
     action = jax.random.uniform(jax.random.key(1), (6, 4), minval=-1, maxval=1)
-    flat = jax.vmap(env.step)(fetch_reset(env.name)(keys), action)
-    nested = jax.vmap(jax.vmap(env.step))(
-        jax.vmap(jax.vmap(env.reset))(keys.reshape(2, 3)), action.reshape(2, 3, 4)
-    )
-    single = jax.jit(env.step)(jax.jit(env.reset)(keys[4]), action[4])
+    flat = fetch_step(env.name)(fetch_reset(env.name)(keys), action)
+
+    @jax.jit
+    def nested(keys, action):
+        return jax.vmap(jax.vmap(env.step))(jax.vmap(jax.vmap(env.reset))(keys), action)
+
+    nested = nested(keys.reshape(2, 3), action.reshape(2, 3, 4))
+    single = jax.jit(lambda key, action: env.step(env.reset(key), action))(keys[4], action[4])
     for one, many, alone in zip(*map(jax.tree.leaves, (flat, nested, single)), strict=True):
         np.testing.assert_array_equal(one, many.reshape(one.shape))
         np.testing.assert_array_equal(one[4], alone)
@@ -328,7 +331,7 @@ def test_restore_takes_any_leading_shape_and_only_float64(env):
     goals = np.asarray(state.obs.desired_goal).reshape(2, 3, 3)
     restored = env.restore(rows, goals)
     assert restored.obs.observation.shape == (2, 3, env.observation_size)
-    stepped = jax.vmap(jax.vmap(env.step))(restored, jnp.ones((2, 3, 4)))
+    stepped = jax.jit(jax.vmap(jax.vmap(env.step)))(restored, jnp.ones((2, 3, 4)))
     expected = fetch_step(env.name)(state, jnp.ones((6, 4)))
     np.testing.assert_array_equal(
         np.asarray(stepped.physics.row).reshape(6, -1), expected.physics.row

@@ -15,7 +15,7 @@ import pytest
 from conftest import ddpg, with_
 from her_jax import buffer, evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
-from her_jax.audit import measure
+from her_jax.audit import measure, programs
 from her_jax.types import Box, Episode
 from toy import PointEnv
 
@@ -182,10 +182,9 @@ def test_identity_is_clean_and_goals_are_commanded_anew():
 def test_no_recommanded_goal_without_hindsight(config):
     config = with_(config, strategy="none")
     state = state_of(config, episodes())
-    result = measure.measure(
-        PointEnv(), DDPG(ddpg(config), 2), config, state,
-        goal_set.draw(PointEnv(), 4).starts, jax.random.key(1),
-    )  # fmt: skip
+    starts = goal_set.draw(PointEnv(), 4).starts
+    agent, key = DDPG(ddpg(config), 2), jax.random.key(1)
+    result = programs.measured(PointEnv(), agent, config, state, starts, key)
     assert int(result.numbers["recommanded_goals"]) == 0
     assert np.isnan(result.numbers["recommanded_goal_reached"])
 

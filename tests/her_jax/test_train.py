@@ -19,8 +19,9 @@ from her_jax.config import Config
 from toy import PointEnv
 
 
+@functools.cache
 def compiled(env, config):
-    """(init, epoch) of a configuration, jitted."""
+    """(init, epoch) of a configuration, jitted once."""
     agent = DDPG(ddpg(config), env.action_size)
     init = jax.jit(functools.partial(train.init, env, agent, config))
     return init, jax.jit(functools.partial(train.epoch, env, agent, config))
@@ -99,7 +100,7 @@ def test_batches_drawn_together_are_those_drawn_one_by_one(toy, config, monkeypa
     for most, at_once in ((25, 3), (1, 1)):
         monkeypatch.setattr(train, "MAX_BATCHES_AT_ONCE", most)
         assert train.batches_at_once(config.train.updates_per_cycle) == at_once
-        init, epoch = compiled(toy, config)
+        init, epoch = compiled.__wrapped__(toy, config)  # with a program of its own
         state, _, drawn = epoch(init(jax.random.key(1)))
         results.append((drawn, state.learner))
     (drawn, learner), (one_by_one, learner_of_those) = results
