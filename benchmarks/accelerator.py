@@ -20,11 +20,11 @@ with less than two and a half, and no training with less than three and a half. 
 and a half minutes beside compiling, or ends, unfinished, a minute before the budget does.
 
 A part that fails, because it does not fit or otherwise, leaves its error in the file and the next
-one runs; one that does not end within 400 s ends the program with a traceback; one after which the
+one runs; one that does not end within 500 s ends the program with a traceback; one after which the
 device no longer answers ends it with a line. The same command again, at the same commit and with
 the same file, measures what is missing, last of all what has failed, was unfinished, or was under
-way when the program ended, and keeps what there was of it; a file of another commit or kind of
-device is kept under another name.
+way when the program ended, and keeps what there was of it until it has a result; a file of another
+commit or kind of device is kept under another name.
 
 A copy of the code without its repository is told the commit by the environment variable
 HER_JAX_COMMIT, or begins anew every time. XLA reserves three quarters of a GPU's memory and Warp
@@ -76,7 +76,7 @@ KERNELS_S = 150.0
 TRAINING_S = 150.0
 """Seconds of a training, compiling not included, before its parts are timed."""
 
-HANGS_S = 400.0
+HANGS_S = 500.0
 """A part that takes longer has hung."""
 
 
@@ -85,7 +85,7 @@ class Report:
     """What has been measured so far, in a file.
 
     Attributes:
-      path: the file; what the same commit has measured before on this device stays in it.
+      path: the file; what the same commit has measured before on this kind of device stays.
       budget_s: seconds from now on in which parts should end.
       rows: one of each part that has ended, in this or an earlier run of the program.
       so_far: what there is of parts that have not, because the program ended or they failed.
@@ -129,9 +129,10 @@ class Report:
                 self._add(name, 0.0, {"skipped": f"{elapsed:.0f} s had passed"})
             return
         print(f"{elapsed:6.0f} s  {name} ...", flush=True)
-        if self.so_far.get(name):
-            before = self.so_far.pop(name)
-            self._earlier[name] = [*before.pop("earlier", []), before]
+        before = self.so_far.pop(name, {})
+        self._earlier[name] = before.pop("earlier", [])
+        if before.keys() - {"device"}:
+            self._earlier[name].append(before)
         self.keep(name, {})
         if jax.default_backend() != "cpu":  # which takes its time
             faulthandler.dump_traceback_later(HANGS_S, exit=True)
@@ -157,7 +158,8 @@ class Report:
     def keep(self, name: str, so_far: dict[str, Any]) -> None:
         """Writes what there is of a part that is under way, beside what earlier attempts left."""
         earlier = self._earlier.get(name)
-        self.so_far[name] = so_far | ({"earlier": earlier} if earlier else {})
+        about = {"device": provenance.device()} | ({"earlier": earlier} if earlier else {})
+        self.so_far[name] = so_far | about
         self._write(quiet=True)
 
     def postponed(self) -> None:
@@ -230,7 +232,7 @@ def main(
         )
 
     report.part(f"memory of {task}", lambda: memory(task))
-    report.part(f"first step of Warp for {task}", lambda: first_step(task))
+    report.part(f"first step of Warp for {task}", lambda: first_step(task), KERNELS_S)
     throughput(task, few[0], "warp")
     train("warp")
     throughput(task, few[0], "native", "batch")

@@ -12,7 +12,7 @@ import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def options(kind: Callable[..., Any], **how: Any) -> Any:
     """
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):
+        with contextlib.redirect_stderr(printed), _unwrapped(how.get("args", sys.argv[1:])):
             return tyro.cli(kind, **how)
     except SystemExit as stop:
         if not stop.code:  # after --help
@@ -94,7 +94,22 @@ def options(kind: Callable[..., Any], **how: Any) -> Any:
     wrong, *more = [" ".join(words) for words in parts if words]
     similar = re.findall(r" (--[a-z0-9-]+)", more[0]) if more[0].startswith("Perhaps") else []
     meant = f"; perhaps you meant {' or '.join(dict.fromkeys(similar))}" if similar else ""
-    raise UserError(f"options: {wrong.rstrip('.')}{meant}; --help lists all")
+    program = how.get("prog", Path(sys.argv[0]).name)
+    raise UserError(f"options: {wrong.rstrip('.')}{meant}; {program} --help lists all")
+
+
+@contextlib.contextmanager
+def _unwrapped(words: Sequence[str]) -> Iterator[None]:
+    """A terminal so wide that errors about these words, but not help, break no line."""
+    before = os.environ.get("COLUMNS")
+    if not {"-h", "--help"} & set(words):
+        os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def bind(config: Config, folder: Path) -> Run:

@@ -63,7 +63,8 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     """Trains all runs that are not finished, each from its latest checkpoint if it has one.
 
     Runs at the same epoch share a program; after an interruption those may be two. A run that must
-    stop, because it diverged or broke a rule of the audit, leaves the others to go on without it.
+    stop, because it diverged or broke a rule of the audit, leaves the others to go on without it;
+    its folder, like theirs, is kept from other processes until all are done.
 
     Args:
       runs: equal in all settings but the seed; a folder that exists must hold a checkpoint.

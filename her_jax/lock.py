@@ -26,15 +26,18 @@ def alone(folder: Path) -> Iterator[None]:
     Where folders cannot be locked, on Windows and some network drives, nobody is kept out.
 
     Args:
-      folder: none that is missing is made; what opens it then says so.
+      folder: a missing one is neither made nor locked.
 
     Raises:
       UserError: if another has the folder.
     """
-    if fcntl is None or not folder.is_dir():
+    try:
+        handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    except OSError:
+        handle = None
+    if fcntl is None or handle is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ goals. What hindsight goals show must be called something else.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def append(folder: Path, record: dict[str, Any]) -> None:
     require_honest_names(record)
     with (folder / METRICS).open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # before a checkpoint that counts on it
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -111,9 +114,14 @@ def rewind(folder: Path, epoch: int) -> None:
     """Drops the lines after `epoch`, which a resumed run will write again.
 
     Raises:
-      UserError: if a line is damaged; none is dropped then.
+      UserError: if a line is damaged or missing; none is dropped then.
     """
     kept = [record for record in _records(folder) if record["epoch"] <= epoch]
+    if len(kept) < epoch:
+        raise UserError(
+            f"run: {folder / METRICS} lacks the lines of epochs {len(kept) + 1} to {epoch}, which "
+            "the checkpoint has; restore it"
+        )
     write_text(folder / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
 
 

@@ -13,7 +13,7 @@ from her_jax.errors import UserError
 
 
 def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
-    path, ran = tmp_path / "report.json", []
+    path, ran, here = tmp_path / "report.json", [], {"device": provenance.device()}
     monkeypatch.setattr(harness, "commit", lambda: "abc")
 
     def measure(name: str):
@@ -31,7 +31,7 @@ def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
         report.part("c", killed)
     rows = {row["part"]: row for row in metrics.read_json(path)["rows"]}
     assert rows["a"]["result"] == {"figure": 1} and "ZeroDivisionError" in rows["b"]["error"]
-    assert rows["c"]["so_far"] == {"figure": 7}
+    assert rows["c"]["so_far"] == {"figure": 7, **here}
 
     report = accelerator.Report(path, budget_s=90.0)  # is cut off before it comes to "c"
     report.part("c", lambda: measure("c"))
@@ -42,13 +42,13 @@ def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     report.part("c", lambda: measure("c"))
     report.postponed()
     (row,) = (row for row in metrics.read_json(path)["rows"] if row["part"] == "c")
-    assert "skipped" in row and row["so_far"] == {"figure": 7}
+    assert "skipped" in row and row["so_far"] == {"figure": 7, **here}
     report = accelerator.Report(path, budget_s=90.0)
     report.part("c", killed)
     with pytest.raises(KeyboardInterrupt):
         report.postponed()
     (row,) = (row for row in metrics.read_json(path)["rows"] if row["part"] == "c")
-    assert row["so_far"] == {"figure": 7, "earlier": [{"figure": 7}]}
+    assert row["so_far"] == {"figure": 7, **here, "earlier": [{"figure": 7, **here}]}
 
     report = accelerator.Report(path, budget_s=90.0)
     for name in "abcde":

@@ -36,6 +36,14 @@ def test_any_other_damaged_line_is_named_and_the_file_stays(tmp_path, damaged, a
     assert path.read_bytes() == before
 
 
+def test_a_checkpoint_whose_lines_are_lost_is_not_gone_on_from(tmp_path):
+    path = tmp_path / metrics.METRICS
+    path.write_text(LINES[0] + "\n")
+    with pytest.raises(UserError, match=r"lacks the lines of epochs 2 to 3, .*; restore it"):
+        metrics.rewind(tmp_path, 3)
+    assert path.read_text() == LINES[0] + "\n"
+
+
 def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path):
     (tmp_path / metrics.CONFIG).mkdir()
     with pytest.raises(UserError, match=r"config.json cannot be read"):
