@@ -97,7 +97,6 @@ class Report:
     so_far: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     _began: float = dataclasses.field(default_factory=time.perf_counter)
     _postponed: dict[str, Callable[[], None]] = dataclasses.field(default_factory=dict)
-    _earlier: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in harness.continued(self.path):
@@ -129,10 +128,10 @@ class Report:
                 self._add(name, 0.0, {"skipped": f"{elapsed:.0f} s had passed"})
             return
         print(f"{elapsed:6.0f} s  {name} ...", flush=True)
-        before = self.so_far.pop(name, {})
-        self._earlier[name] = before.pop("earlier", [])
-        if before.keys() - {"device"}:
-            self._earlier[name].append(before)
+        before = self.so_far.get(name, {})
+        earlier = before.pop("earlier", [])
+        left = [before] if before.keys() - {"device"} else []
+        self.so_far[name] = {"earlier": [*earlier, *left]}
         self.keep(name, {})
         if jax.default_backend() != "cpu":  # which takes its time
             faulthandler.dump_traceback_later(HANGS_S, exit=True)
@@ -157,7 +156,7 @@ class Report:
 
     def keep(self, name: str, so_far: dict[str, Any]) -> None:
         """Writes what there is of a part that is under way, beside what earlier attempts left."""
-        earlier = self._earlier.get(name)
+        earlier = self.so_far[name].get("earlier")
         about = {"device": provenance.device()} | ({"earlier": earlier} if earlier else {})
         self.so_far[name] = so_far | about
         self._write(quiet=True)

@@ -50,10 +50,10 @@ def test_any_batch_shape_gives_the_same_bits(env):
     flat = fetch_step(env.name)(fetch_reset(env.name)(keys), action)
 
     @jax.jit
-    def nested(keys, action):
+    def nest(keys, action):
         return jax.vmap(jax.vmap(env.step))(jax.vmap(jax.vmap(env.reset))(keys), action)
 
-    nested = nested(keys.reshape(2, 3), action.reshape(2, 3, 4))
+    nested = nest(keys.reshape(2, 3), action.reshape(2, 3, 4))
     single = jax.jit(lambda key, action: env.step(env.reset(key), action))(keys[4], action[4])
     for one, many, alone in zip(*map(jax.tree.leaves, (flat, nested, single)), strict=True):
         np.testing.assert_array_equal(one, many.reshape(one.shape))
