@@ -11,7 +11,8 @@ as figure 6 of the HER paper does. `--table` prints the success at the end: medi
 mean (IQM) with its 95 % bootstrap interval, steps to a success of 0.90, and doing nothing. `--csv
 FILE` writes the curves as numbers, a line for each evaluation.
 
-Without `--out` a single run's curve goes into its folder, several runs' into ./curves.png.
+Without `--out` a single run's or sweep's picture goes into its folder, one of more into the
+current one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from grouping import Seeds
 from her_jax import metrics, statistics
 from her_jax.errors import UserError
 
-CURVE = "curve.png"
+CURVE, CURVES = "curve.png", "curves.png"
 
 _HEADER = (
     "| task | setting | seeds | steps | success at the end | IQM [95 % interval] "
@@ -70,10 +71,11 @@ def main(
         raise UserError("runs: none given; name one or more run folders")
     if csv is not None and csv.suffix != ".csv":
         raise UserError(f"csv: {csv} is no .csv file; name one")
+    folder = runs[0] if len(runs) == 1 else Path()
     runs = tuple(run for folder in runs for run in grouping.members(folder))
     if csv is not None:
         write_csv(runs, csv, by)
-    where = out or (runs[0] / CURVE if len(runs) == 1 else Path("curves.png"))
+    where = out or folder / (CURVE if runs == (folder,) else CURVES)
     if against is None:
         curves(runs, where, by)
     else:

@@ -63,7 +63,7 @@ from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
 from her_jax.types import GoalEnv
 
-CURVES, FIGURE, NUMBERS, TABLE = "curves.png", "figure.png", "curves.csv", "table.md"
+FIGURE, NUMBERS, TABLE = "figure.png", "curves.csv", "table.md"
 
 _BUDGET = re.compile(r"--(train\.)?env[-_]steps(=.*)?")
 
@@ -393,7 +393,7 @@ def report(sweep: Sweep, groups: Sequence[Sequence[Run]], folder: Path) -> str:
     runs = [run.folder for runs in groups for run in runs if _epochs(run)]
     if not runs:
         return "no run has an epoch"
-    plot.curves(runs, folder / CURVES, sweep.by)
+    plot.curves(runs, folder / plot.CURVES, sweep.by)
     plot.write_csv(runs, folder / NUMBERS, sweep.by)
     if sweep.against is not None:
         plot.over_setting(runs, folder / FIGURE, sweep.against, sweep.by)

@@ -85,6 +85,13 @@ def test_a_sweep_leaves_run_folders_and_says_what_it_was(swept):
     assert "| strategy=future | 0, 1 | 60 |" in (swept / "table.md").read_text()
 
 
+def test_its_picture_is_drawn_anew_in_its_folder(swept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (swept / plot.CURVES).unlink()
+    plot.main((swept,))
+    assert (swept / plot.CURVES).is_file() and not list(tmp_path.iterdir())
+
+
 def test_the_folder_of_a_sweep_stands_for_its_runs(swept, tmp_path):
     assert grouping.members(swept) == sorted(swept.glob("strategy=*"))
     alone = swept / "strategy=none-seed0"

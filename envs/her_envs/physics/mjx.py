@@ -136,6 +136,8 @@ class Mjx:
         model = scene.model
         self._mjx = _library(implementation)
         self._model = self._put(model, graph_mode)
+        flags = self._model.opt.disableflags | int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+        self._without_sensors = self._model.tree_replace({"opt.disableflags": flags})
         self._at = Handles.of(scene)
         self._rates = RATES if implementation == "warp" else ()
         self._start = self._starting_state()
@@ -271,17 +273,25 @@ class Mjx:
             )
 
         def ended(data: Any) -> tuple[MjxState, Readings]:
-            overflow = self._overflow(data)
             if scene.block_gripper:
                 data = data.replace(qpos=data.qpos.at[self._at.finger_qpos].set(0.0))
                 data = self._mjx.forward(self._model, data)
-            return self._collect(data, overflow)
+            return self._collect(data, self._overflow(data))
+
+        def passed(data: Any, model: Any, count: int) -> Any:
+            substep = jax.vmap(functools.partial(self._mjx.step, model))
+            if self.name == "warp":  # in pure JAX, XLA makes use of what is constant
+                substep = hoisted(substep, data)
+            return jax.lax.scan(lambda x, _: (substep(x), None), data, length=count)[0]
 
         data = jax.vmap(begun)(states, gripper_delta, finger_delta)
-        substep = jax.vmap(functools.partial(self._mjx.step, self._model))
-        if self.name == "warp":  # in pure JAX, XLA makes use of what is constant
-            substep = hoisted(substep, data)
-        data, _ = jax.lax.scan(lambda x, _: (substep(x), None), data, length=scene.substeps)
+        # Sensors cost kernels, and are read from the last pass, which is `ended`'s if it makes one. In pure JAX a second program would take minutes to compile.
+        measured = scene.substeps if self.name == "jax" else int(not scene.block_gripper)
+        for model, count in (
+            (self._without_sensors, scene.substeps - measured),
+            (self._model, measured),
+        ):
+            data = passed(data, model, count) if count else data
         return jax.vmap(ended)(data)
 
     def _collect(self, data: Any, overflow: jax.Array) -> tuple[MjxState, Readings]:
