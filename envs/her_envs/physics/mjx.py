@@ -285,7 +285,8 @@ class Mjx:
             return jax.lax.scan(lambda x, _: (substep(x), None), data, length=count)[0]
 
         data = jax.vmap(begun)(states, gripper_delta, finger_delta)
-        # Sensors cost kernels, and are read from the last pass, which is `ended`'s if it makes one. In pure JAX a second program would take minutes to compile.
+        # Sensors cost kernels, and are read from the last pass, which is `ended`'s if it makes one.
+        # In pure JAX a second program would take minutes to compile.
         measured = scene.substeps if self.name == "jax" else int(not scene.block_gripper)
         for model, count in (
             (self._without_sensors, scene.substeps - measured),
