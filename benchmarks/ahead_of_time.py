@@ -382,14 +382,15 @@ def launched(program: Reading, config: Config, horizon: int) -> dict[str, int | 
     """Kernels of a MuJoCo step, of the rest of an environment step, and of an update.
 
     Also those that draw the batches of several updates. A loop is known by its length; None where
-    there is none of that length, or more than one.
+    there is none of that length, or more than one. On FetchPickAndPlace the last MuJoCo step of
+    `warp` is not in the loop.
     """
     updates = config.train.updates_per_cycle
     at_once = train.batches_at_once(updates)
-    lengths = (SUBSTEPS, horizon, at_once, updates // at_once)
+    lengths = ((SUBSTEPS, SUBSTEPS - 1), (horizon,), (at_once,), (updates // at_once,))
     found = {
-        name: [loop.kernels for loop in program.loops if loop.passes == length]
-        for name, length in zip(LOOPS, lengths, strict=True)
+        name: [loop.kernels for loop in program.loops if loop.passes in some]
+        for name, some in zip(LOOPS, lengths, strict=True)
     }
     return {name: counts[0] if len(counts) == 1 else None for name, counts in found.items()}
 

@@ -300,8 +300,12 @@ def bare_warp(task: str, count: int, actions: np.ndarray) -> Contestant:
     pulls = (data.xpos[gripper] + 0.05 * actions[:, :, None, :3]).astype(np.float32)
     targets = [warp.array(pull, dtype=warp.vec3) for pull in pulls]
 
+    sensing = int(model.opt.disableflags)
+    blind = sensing | int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+
     def env_step() -> None:
-        for _ in range(SUBSTEPS):
+        for flags in (*[blind] * (SUBSTEPS - 1), sensing):  # as `warp` here
+            model.opt.disableflags = flags
             mujoco_warp.step(model, worlds)
 
     env_step()  # compiles

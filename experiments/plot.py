@@ -11,7 +11,7 @@ as figure 6 of the HER paper does. `--table` prints the success at the end: medi
 mean (IQM) with its 95 % bootstrap interval, steps to a success of 0.90, and doing nothing. `--csv
 FILE` writes the curves as numbers, a line for each evaluation.
 
-Without `--out` a single run's or sweep's picture goes into its folder, one of more into the
+Without `--out` the picture of a single run or sweep goes into its folder, that of several into the
 current one.
 """
 
@@ -36,7 +36,7 @@ from grouping import Seeds
 from her_jax import metrics, statistics
 from her_jax.errors import UserError
 
-CURVE, CURVES = "curve.png", "curves.png"
+CURVE, CURVES, FIGURE = "curve.png", "curves.png", "figure.png"
 
 _HEADER = (
     "| task | setting | seeds | steps | success at the end | IQM [95 % interval] "
@@ -72,13 +72,14 @@ def main(
     if csv is not None and csv.suffix != ".csv":
         raise UserError(f"csv: {csv} is no .csv file; name one")
     folder = runs[0] if len(runs) == 1 else Path()
-    runs = tuple(run for folder in runs for run in grouping.members(folder))
+    runs = tuple(run for given in runs for run in grouping.members(given))
     if csv is not None:
         write_csv(runs, csv, by)
-    where = out or folder / (CURVE if runs == (folder,) else CURVES)
     if against is None:
+        where = out or folder / (CURVE if runs == (folder,) else CURVES)
         curves(runs, where, by)
     else:
+        where = out or folder / FIGURE
         over_setting(runs, where, against, by)
     if table:
         launch.console.print(summary_table(runs, by), markup=False)

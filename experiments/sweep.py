@@ -63,7 +63,7 @@ from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
 from her_jax.types import GoalEnv
 
-FIGURE, NUMBERS, TABLE = "figure.png", "curves.csv", "table.md"
+NUMBERS, TABLE = "curves.csv", "table.md"
 
 _BUDGET = re.compile(r"--(train\.)?env[-_]steps(=.*)?")
 
@@ -396,7 +396,7 @@ def report(sweep: Sweep, groups: Sequence[Sequence[Run]], folder: Path) -> str:
     plot.curves(runs, folder / plot.CURVES, sweep.by)
     plot.write_csv(runs, folder / NUMBERS, sweep.by)
     if sweep.against is not None:
-        plot.over_setting(runs, folder / FIGURE, sweep.against, sweep.by)
+        plot.over_setting(runs, folder / plot.FIGURE, sweep.against, sweep.by)
     table = plot.summary_table(runs, sweep.by)
     metrics.write_text(folder / TABLE, table + "\n")
     return table

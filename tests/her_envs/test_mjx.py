@@ -91,10 +91,17 @@ def test_every_backend_and_model_keeps_the_contract(name, physics, model):
         if name == "FetchPickAndPlace":  # the hand is in the air, and the block's weight not on it
             assert not np.asarray(other.cost)[:, 0].any()
             assert not np.asarray(state.cost)[:, 0].any()
-        if physics != "jax":  # forces and depths of contacts, by the sensors
-            np.testing.assert_allclose(state.cost[:, :2], other.cost[:, :2], rtol=0.08, atol=1e-6)
-    if env.task.has_object:
-        assert np.asarray(expected[1].cost)[:, 1].all()  # it lies on the table
+        if physics != "jax":  # what sensors read: newtons and metres
+            for cost, near_zero in ((0, 1e-3), (1, 2e-7)):
+                np.testing.assert_allclose(
+                    state.cost[:, cost],
+                    other.cost[:, cost],
+                    rtol=0.01 if model == "stock" else 0.08,
+                    atol=near_zero,
+                )
+    force, depth = np.asarray(expected[1].cost)[:, :2].T
+    assert depth.all() or not env.task.has_object
+    assert force.any() == (name in ("FetchPush", "FetchSlide"))  # the hand starts on the table
 
 
 def test_pure_jax_resets_the_portable_model():
@@ -208,11 +215,11 @@ def test_any_batch_shape_gives_the_same_simulations(name):
 def test_sensors_are_read_as_if_every_pass_had_them(name):
     env = her_envs.make(name, physics="warp")
     env.physics._without_sensors = env.physics._model
-    before, after = played(name)[-2:]
     down = jnp.zeros((COUNT, 4)).at[:, 2].set(-1.0)
-    assert not same(before.cost, after.cost)
-    for state in (before, after):
-        assert same(jax.jit(jax.vmap(env.step))(state, down), stepping(name)(state, down))
+    for state in played(name)[-2:]:
+        after = stepping(name)(state, down)
+        assert after.cost[:, 1].all()  # something is touched
+        assert same(jax.jit(jax.vmap(env.step))(state, down), after)
 
 
 def test_lifted_twice_a_function_sees_all_elements_at_once():

@@ -86,7 +86,7 @@ class Readings(NamedTuple):
       table_force: [..., 1], newtons between gripper and table.
       penetration: [..., 1], metres of the deepest contact of gripper or object.
       overflow: [..., 1], 1 if the backend dropped contacts or constraints in a substep of the step,
-        else 0; of size 0 where a backend never does.
+        or, as far as it can tell, after them, else 0; of size 0 where a backend never does.
     """
 
     grip_pos: jax.Array

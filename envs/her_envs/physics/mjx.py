@@ -285,14 +285,15 @@ class Mjx:
             return jax.lax.scan(lambda x, _: (substep(x), None), data, length=count)[0]
 
         data = jax.vmap(begun)(states, gripper_delta, finger_delta)
-        # Sensors cost kernels, and are read from the last pass, which is `ended`'s if it makes one.
-        # In pure JAX a second program would take minutes to compile.
-        measured = scene.substeps if self.name == "jax" else int(not scene.block_gripper)
-        for model, count in (
-            (self._without_sensors, scene.substeps - measured),
-            (self._model, measured),
-        ):
-            data = passed(data, model, count) if count else data
+        # Sensors cost kernels, and are read from the last pass: `ended`'s, or, if that makes none,
+        # of the MuJoCo steps. In pure JAX a second one would take minutes more to compile.
+        if self.name == "jax":
+            data = passed(data, self._model, scene.substeps)
+        elif scene.block_gripper:
+            data = passed(data, self._without_sensors, scene.substeps)
+        else:
+            data = passed(data, self._without_sensors, scene.substeps - 1)
+            data = jax.vmap(functools.partial(self._mjx.step, self._model))(data)
         return jax.vmap(ended)(data)
 
     def _collect(self, data: Any, overflow: jax.Array) -> tuple[MjxState, Readings]:
