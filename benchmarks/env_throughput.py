@@ -227,6 +227,7 @@ def jitted(env: her_envs.FetchEnv, count: int, actions: np.ndarray) -> Callable[
         return jax.lax.scan(step, state, actions)[1]
 
     start = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), count))
+    jax.block_until_ready(start)  # Warp crashes on a CPU if the bare loop is set up meanwhile
     return functools.partial(run, start, jnp.asarray(actions))
 
 
