@@ -89,7 +89,11 @@ def test_its_picture_is_drawn_anew_in_its_folder(swept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (swept / plot.CURVES).unlink()
     plot.main((swept,))
-    assert (swept / plot.CURVES).is_file() and not list(tmp_path.iterdir())
+    assert (swept / plot.CURVES).is_file()
+    before = (swept / plot.CURVES).read_bytes()
+    plot.main((swept,), against="k")
+    assert (swept / plot.CURVES).read_bytes() == before and not list(tmp_path.iterdir())
+    (swept / plot.FIGURE).unlink()
 
 
 def test_the_folder_of_a_sweep_stands_for_its_runs(swept, tmp_path):

@@ -285,8 +285,8 @@ class Mjx:
             return jax.lax.scan(lambda x, _: (substep(x), None), data, length=count)[0]
 
         data = jax.vmap(begun)(states, gripper_delta, finger_delta)
-        # Sensors cost kernels, and are read from the last pass: `ended`'s, or, if that makes none,
-        # of the MuJoCo steps. In pure JAX a second one would take minutes more to compile.
+        # Sensors cost kernels and are read once: after `ended`'s pass, or, where it makes none,
+        # after the last MuJoCo step. Pure JAX would take minutes to compile that as a program.
         if self.name == "jax":
             data = passed(data, self._model, scene.substeps)
         elif scene.block_gripper:
