@@ -83,7 +83,7 @@ def main(
 
     for env in backends:
         one = dataclasses.replace(config, env=env)
-        row = measure(one, targets, lambda: limit_s, rounds, keep)
+        row = measure(one, targets, limit_s, rounds, keep)
         keep(row, quiet=False)
         rows.append(row)
     print(table(rows, targets))
@@ -142,17 +142,33 @@ def table(rows: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
 def measure(
     config: Config,
     targets: tuple[float, ...],
-    limit_s: Callable[[], float],
+    limit_s: float,
     rounds: int,
-    keep: Callable[[dict[str, Any]], None] = lambda row: None,
+    keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """The row of one backend.
+    """The row of one backend; of `warp` with the seconds of a first step.
+
+    JAX's ahead-of-time compiling leaves Warp's kernels to the first call, which would be timed.
+    """
+    env, first = launch.make_env(config.env), {}
+    if config.env.physics == "warp" and isinstance(env, her_envs.FetchEnv):
+        first = {"first_step_s": env_throughput.first_step_s(env)}
+    row = first | trained(config, targets, lambda: limit_s, lambda so_far: keep(first | so_far))
+    return row | parts(config, rounds)
+
+
+def trained(
+    config: Config,
+    targets: tuple[float, ...],
+    limit_s: Callable[[], float],
+    keep: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """A training: what it was of, and what it reached when.
 
     Args:
       config: of the training.
       targets: successes whose times are reported.
       limit_s: says, once all is compiled, for how long to train.
-      rounds: how often each part is timed.
       keep: is given what there is of the row after every epoch.
     """
     env, judge = launch.make_envs(config.env)
@@ -170,14 +186,12 @@ def measure(
         "seed": config.seed,
     }
     keep(row)
-    row |= learn(env, judge, config, targets, limit_s, lambda so_far: keep(row | so_far))
-    parts = seconds_of_parts(env, config, rounds)
-    cycle_steps = config.train.num_envs * env.horizon * env.steps_per_action
-    return row | parts | {"sim_env_steps_per_s": cycle_steps / parts["simulation_s"]}
+    return row | learn(env, judge, config, targets, limit_s, lambda so_far: keep(row | so_far))
 
 
-def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, float]:
-    """Median seconds that the parts of a cycle take, each a program of its own."""
+def parts(config: Config, rounds: int) -> dict[str, float]:
+    """Median seconds over rounds that the parts of a cycle take, each a program of its own."""
+    env, _ = launch.make_envs(config.env)
     agent = agents.make(config.agent, env)
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(0))
     play = jax.jit(functools.partial(train.explore, env, agent, config))
@@ -213,7 +227,8 @@ def seconds_of_parts(env: GoalEnv, config: Config, rounds: int) -> dict[str, flo
         },
         rounds,
     )
-    return taken
+    cycle_steps = config.train.num_envs * env.horizon * env.steps_per_action
+    return taken | {"sim_env_steps_per_s": cycle_steps / taken["simulation_s"]}
 
 
 def learn(
@@ -235,9 +250,6 @@ def learn(
         return evaluate.evaluate(judge, policy, starts).success
 
     found: dict[str, Any] = {}
-    if config.env.physics == "warp" and isinstance(env, her_envs.FetchEnv):
-        # JAX's ahead-of-time compiling leaves Warp's kernels to the first call, which is timed.
-        found["first_step_s"] = env_throughput.first_step_s(env)
     began = time.perf_counter()
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(config.seed))
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)

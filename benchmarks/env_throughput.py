@@ -11,7 +11,8 @@ vector environments over Gymnasium-Robotics' Fetch v4; `envpool` is EnvPool's Fe
 installed (its FetchSlide starts elsewhere). All take turns in one process on one machine; figures
 are medians over the rounds, and what the first call takes longer, compiling, stands apart. Every
 call begins where an episode does, and the resets are not timed. Of this project's own a row also
-says which share of the observations was finite, and of the steps dropped contacts.
+says which share of the observations was finite, and of the steps dropped contacts; of `mujoco-warp`
+which share of the worlds was finite in the end, and whether one ever dropped contacts.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -36,7 +37,7 @@ import harness
 import her_envs
 from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import HORIZON, SUBSTEPS, TASKS
-from her_envs.physics.mjx import RATES, capacities
+from her_envs.physics.mjx import RATES, capacities, drops
 from her_envs.physics.native import floats
 from her_jax import provenance
 from her_jax.errors import UserError
@@ -146,6 +147,7 @@ def measure(
         rounds,
         before={name: one.reset for name, one in opened.items()},
     )
+    healths = {name: one.health(first[name][0]) for name, one in opened.items()}
     for one in opened.values():
         one.close()
     return [
@@ -159,7 +161,7 @@ def measure(
             "first_call_extra_s": max(first[name][1] - duration, 0.0),
             "first_contestant_is_times_faster": duration / taken[contestants[0]],
             "packages": provenance.installed(PACKAGES),
-            **(health(first[name][0]) if name in PHYSICS else {}),
+            **healths[name],
         }
         for name, duration in taken.items()
     ]
@@ -169,6 +171,10 @@ def _nothing() -> None:
     pass
 
 
+def _unknown(_: Any) -> dict[str, Any]:
+    return {}
+
+
 class Contestant(NamedTuple):
     """What takes part.
 
@@ -176,18 +182,21 @@ class Contestant(NamedTuple):
       run: the timed call: all steps, from the start of an episode.
       reset: begins an episode, untimed, if `run` does not.
       close: ends it.
+      health: given what the first call returned, after all calls, says whether physics broke or
+        lost contacts, which would be fast for nothing; empty where it cannot be told.
     """
 
     run: Callable[[], Any]
     reset: Callable[[], Any] = _nothing
     close: Callable[[], Any] = _nothing
+    health: Callable[[Any], dict[str, Any]] = _unknown
 
 
 def _open(name: str, task: str, count: int, actions: np.ndarray) -> Contestant:
     """A contestant by name."""
     if name in PHYSICS:
         options: Any = PHYSICS[name]
-        return Contestant(jitted(her_envs.make(task, **options), count, actions))
+        return Contestant(jitted(her_envs.make(task, **options), count, actions), health=health)
     if name == "batch":
         return bare_batch(task, count, actions)
     if name == "mujoco-warp":
@@ -238,7 +247,7 @@ def first_step_s(env: her_envs.FetchEnv) -> float:
 
 
 def health(readings: tuple[GoalObs, jax.Array]) -> dict[str, float]:
-    """Of what `jitted` returns: physics that broke or lost contacts would be fast for nothing."""
+    """Of what `jitted` returns."""
     obs, dropped = readings
     return {
         "finite_share": float(jnp.mean(jnp.isfinite(obs.observation).all(-1))),
@@ -301,13 +310,21 @@ def bare_warp(task: str, count: int, actions: np.ndarray) -> Contestant:
     pulls = (data.xpos[gripper] + 0.05 * actions[:, :, None, :3]).astype(np.float32)
     targets = [warp.array(pull, dtype=warp.vec3) for pull in pulls]
 
+    fingers = [int(scene.model.joint(name).qposadr[0]) for name in scene.finger_joints]
     sensing = int(model.opt.disableflags)
     blind = sensing | int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
     def env_step() -> None:
-        for flags in (*[blind] * (SUBSTEPS - 1), sensing):  # as `warp` here
-            model.opt.disableflags = flags
+        """As `warp` here: contact sensors in the last pass only."""
+        model.opt.disableflags = blind
+        for _ in range(SUBSTEPS - 1):
             mujoco_warp.step(model, worlds)
+        if scene.block_gripper:
+            mujoco_warp.step(model, worlds)
+            for finger in fingers:
+                worlds.qpos[:, finger].zero_()
+        model.opt.disableflags = sensing
+        (mujoco_warp.forward if scene.block_gripper else mujoco_warp.step)(model, worlds)
 
     env_step()  # compiles
     launch = env_step
@@ -328,7 +345,12 @@ def bare_warp(task: str, count: int, actions: np.ndarray) -> Contestant:
             launch()
         warp.synchronize()
 
-    return Contestant(run, reset)
+    def health(_: None) -> dict[str, Any]:
+        intact = np.isfinite(worlds.qpos.numpy()).all(-1)
+        dropped = drops(worlds.overflow.numpy()).any()
+        return {"finite_share": float(intact.mean()), "dropped_contacts": bool(dropped)}
+
+    return Contestant(run, reset, health=health)
 
 
 def vector_loop(vector: Any, actions: np.ndarray) -> Contestant:

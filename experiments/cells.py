@@ -77,6 +77,8 @@ def trained(chosen: Options) -> tuple[Run, TrainState]:
       UserError: if the options do not fit, or the folder holds no run.
     """
     if chosen.run is not None:
+        if dataclasses.replace(chosen, run=None) != Options(figures=chosen.figures):
+            raise UserError("run: it is looked at and not trained; leave out the options of a run")
         run = launch.open_run(chosen.run)
         _, state, _ = run.restore()
         return run, state

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+import grouping
 import launch
 from her_jax.audit import record
 from her_jax.errors import UserError
@@ -21,8 +22,9 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     """Print a table of audited runs.
 
     Args:
-      runs: Two or more run folders with an audit.json.
+      runs: Two or more run folders with an audit.json, or folders of sweeps for all runs in them.
     """
+    runs = tuple(grouping.named(runs))
     if len(runs) < 2:
         raise UserError(f"runs: {len(runs)} given; name two or more run folders")
     for run in runs:
@@ -32,7 +34,14 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     for run, audited in records.items():
         success = audited.report_metrics.get("requested_goal_success")
         count = audited.evaluation.get("episodes")
-        if not (isinstance(success, float) and 0 <= success <= 1 and isinstance(count, int)):
+        shown = [channel.get("episode_sum") for channel in audited.costs.values()]
+        shown += [
+            audited.report_metrics.get("no_action_success"),
+            audited.relabel_strategy.get("k"),
+        ]
+        whole = all(isinstance(figure, int | float) for figure in shown)
+        plausible = isinstance(success, float) and 0 <= success <= 1
+        if not (whole and plausible and isinstance(count, int)):
             raise UserError(f"run: {run} has an audit.json that was edited; audit it anew")
         if count < 1:
             raise UserError(f"run: {run} was scored on no goal; audit it anew")

@@ -1,7 +1,8 @@
 """Writes a held-out goal set: `python experiments/draw_goals.py TASK --out FILE [--seed N]`.
 
 The set that published figures are on is seed 0 and comes with the environments; search.py chooses
-settings on that of seed 1. Training never draws what any seed here leads to.
+settings on that of seed 1. Training on the Fetch tasks never draws what any seed here leads to;
+bit strings are few, and a short one's goals are not new.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def main(
     if not 0 <= seed < 2**31:
         raise UserError(f"seed: {seed} does not lie in [0, 2**31); try 2")
     env = her_envs.make(presets.environment(task))
+    with launch.writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     goals = goal_set.draw(env, episodes, seed)
     goal_set.save(env, goals, out)
     launch.console.print(f"{out}: {episodes} starts of {env.name}, sha256 {goals.sha256}")

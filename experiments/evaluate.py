@@ -3,7 +3,8 @@
 Success is measured on held-out requested goals, without exploration noise, at the tolerance the
 run was trained with; the printed JSON says which, what doing nothing scores on the same goals, and
 where on the goal space the policy fails.
-A set of goals that training has seen, or another tolerance than the run's, is refused.
+A set with goals that the stored episodes were asked for, or another tolerance than the run's, is
+refused.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def main(
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
     if physics is not None:
         launch.require_judge("physics", physics)
-    opened = launch.open_run(run, physics)
+    try:
+        opened = launch.open_run(run, physics)
+    except UserError as error:  # which would name the setting
+        raise UserError(str(error).replace("scored_on:", "physics:", 1)) from None
     env = opened.judge
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
     epoch, state, _ = opened.restore()

@@ -164,6 +164,20 @@ def members(folder: Path) -> list[Path]:
     return runs
 
 
+def named(folders: Sequence[Path]) -> list[Path]:
+    """The runs that folders stand for, each once.
+
+    Raises:
+      UserError: if a run is named twice, which would count as two seeds.
+    """
+    runs = [run for folder in folders for run in members(folder)]
+    places = [run.resolve() for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"runs: {run} is named twice; name it once")
+    return runs
+
+
 def finished(runs: Sequence[Path]) -> list[Path]:
     """Those that have a summary."""
     return [run for run in runs if (run / metrics.SUMMARY).is_file()]

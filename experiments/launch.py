@@ -30,6 +30,9 @@ console = Console(highlight=False, soft_wrap=True)
 status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+VIDEO = "rollout.mp4"
+"""The file of a run folder that shows its policy."""
+
 JUDGES = tuple(name for name in her_envs.PHYSICS if name != "jax")
 """Physics that can simulate the stock model, on which success is measured."""
 
@@ -203,7 +206,7 @@ def load_plugin(path: str) -> None:
         runpy.run_path(path)
     except UserError:
         raise
-    except Exception as error:  # whatever a user's file may raise
+    except (Exception, SystemExit) as error:  # whatever a user's file may raise
         raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
 
 

@@ -72,7 +72,7 @@ def main(
     if csv is not None and csv.suffix != ".csv":
         raise UserError(f"csv: {csv} is no .csv file; name one")
     folder = runs[0] if len(runs) == 1 else Path()
-    runs = tuple(run for given in runs for run in grouping.members(given))
+    runs = tuple(grouping.named(runs))
     if csv is not None:
         write_csv(runs, csv, by)
     if against is None:

@@ -23,7 +23,6 @@ from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalEnv
 
-VIDEO = "rollout.mp4"
 _FRAMES_PER_S = 25
 
 
@@ -43,7 +42,7 @@ def main(
       width: Pixels, a multiple of 16.
       height: Pixels, a multiple of 16.
     """
-    where = out or run / VIDEO
+    where = out or run / launch.VIDEO
     opened = launch.open_run(run)
     _, state, _ = opened.restore()
     record(opened, state, where, episodes=episodes, width=width, height=height)

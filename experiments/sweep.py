@@ -5,9 +5,9 @@
     python experiments/sweep.py fetch-push --figure strategies --seeds 0 1 2 3 4
     python experiments/sweep.py --resume runs/SWEEP
 
-Settings are named and typed as options of train.py, and every option of train.py but `--seed` sets
-the base that the grid changes. The seeds of a setting are one compiled program (`her_jax.group`);
-settings follow each other. OUT, printed first, gets
+Settings are named and typed as options of train.py, true or false for flags, and every option of
+train.py but `--seed` and `--video` sets the base that the grid changes. The seeds of a setting are
+one compiled program (`her_jax.group`); settings follow each other. OUT, printed first, gets
 
     SETTING-seedN/  an ordinary run folder each: plot.py, table.py, audit.py, ... read it
     plugin.py       the plugin, if there is one
@@ -58,7 +58,7 @@ import presets
 import train
 from her_envs import bitflip
 from her_jax import checkpoint, group, lock, metrics, provenance
-from her_jax.config import Config
+from her_jax.config import Config, ReplayConfig
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
 from her_jax.types import GoalEnv
@@ -108,7 +108,7 @@ FIGURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Train seeds x settings; every option of train.py but --seed sets the base."""
+    """Train seeds x settings; every option of train.py but --seed and --video sets the base."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of every setting."""
@@ -146,8 +146,7 @@ class Setting:
     def label(self) -> str:
         """Of its run folders, e.g. "strategy=future,k=4"; the task without a change."""
         words = [f"{name}={value.replace(' ', 'x')}" for name, value in self.changes.items()]
-        tasks = {name: word for word, name in presets.TASKS.items()}
-        return ",".join(words) or tasks[self.config.env.task]
+        return ",".join(words) or presets.word(self.config.env.task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +201,8 @@ def main() -> None:
     words = sys.argv[1:]
     with contextlib.ExitStack() as locks:
         if any(word == "--resume" or word.startswith("--resume=") for word in words):
+            if not words[0].startswith("-"):
+                raise UserError("task: the folder knows it; give --resume SWEEP alone")
             folder = launch.options(Resume, prog="sweep.py", args=words).resume
             locks.enter_context(lock.alone(folder))
             sweep, groups, sittings = reopen(folder)
@@ -261,13 +262,15 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         Options,
         prog="sweep.py TASK",
         description=f"Train seeds x settings; TASK is {', '.join(presets.TASKS)}. Every option of "
-        "`train.py TASK --help` but --seed sets the base. `sweep.py --resume SWEEP` goes on with "
-        "an interrupted sweep.",
+        "`train.py TASK --help` but --seed and --video sets the base. `sweep.py --resume SWEEP` "
+        "goes on with an interrupted sweep.",
         args=words[len(task) :],
         return_unknown_args=True,
     )
     if any(word == "--seed" or word.startswith("--seed=") for word in base):
         raise UserError("seed: a sweep has several; give --seeds 0 1 2")
+    if {"--video", "--no-video"} & set(base):
+        raise UserError("video: a sweep records none; leave it out, and use render.py RUN")
     group.resolve(options.batch)
     seeds = options.seeds
     if not seeds or len(set(seeds)) < len(seeds):
@@ -280,7 +283,8 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         )
     recipe = Recipe((options.grid,)) if options.figure is None else FIGURES[options.figure]
     plain = train.parse([*task, *base]).config
-    names = [name for name in grouping.settings(plain) if name not in ("task", "agent")]
+    usual = grouping.settings(plain)
+    names = [name for name in usual if name not in ("task", "agent")]
     flips = plain.env.task == bitflip.NAME
     if recipe.flips is not None and recipe.flips != flips:
         kind = "bit-flip" if recipe.flips else "a Fetch task"
@@ -288,7 +292,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     if any(_BUDGET.fullmatch(word) for word in base):
         recipe = dataclasses.replace(recipe, episodes=None)  # the command line says
     settings = tuple(
-        Setting(changes, recipe.budgeted(_changed([*task, *base], changes)))
+        Setting(changes, recipe.budgeted(_changed([*task, *base], changes, usual)))
         for grid in recipe.grids
         for changes in cross(grid, names)
     )
@@ -468,25 +472,48 @@ def _clear(groups: Sequence[Sequence[Run]]) -> None:
             shutil.rmtree(run.folder)
 
 
-def _changed(words: list[str], changes: dict[str, str]) -> Config:
-    """What train.py makes of its words and of the changes.
+def _changed(words: list[str], changes: dict[str, str], usual: dict[str, Any]) -> Config:
+    """What train.py makes of its words and of the changes to what is usual.
 
     Raises:
       UserError: names the change that does not fit.
     """
-    flags = [[f"--{name.replace('_', '-')}", *value.split()] for name, value in changes.items()]
+    flags = [_flag(name, value, usual[name]) for name, value in changes.items()]
     return train.parse([*words, *itertools.chain(*flags)]).config
 
 
+def _flag(name: str, value: str, usual: Any) -> list[str]:
+    """A change as words of train.py's command line."""
+    option = name.replace("_", "-")
+    if not isinstance(usual, bool):
+        return [f"--{option}", *value.split()]
+    if value.lower() not in ("true", "false"):
+        raise UserError(f"grid: {name}: {value!r} is neither true nor false")
+    return [f"--{option}" if value.lower() == "true" else f"--no-{option}"]
+
+
+def _effective(config: Config) -> Config:
+    """The same training, with what has no effect in it at its default."""
+    replay = config.replay
+    if replay.relabel_probability == 0:
+        usual = {name: getattr(ReplayConfig, name) for name in ("k", "min_displacement")}
+        replay = dataclasses.replace(replay, strategy="none", **usual)
+    if replay.priority == "uniform":
+        replay = dataclasses.replace(replay, priority_share=ReplayConfig.priority_share)
+    return dataclasses.replace(config, replay=replay)
+
+
 def _require_different(settings: Sequence[Setting]) -> None:
-    """Refuses settings that are the same once parsed, e.g. k=4 and k=4.0."""
+    """Refuses settings that are one training, e.g. k=4 and k=4.0, or any k without relabelling."""
     seen: dict[Config, str] = {}
     for setting in settings:
-        if setting.config in seen:
+        config = _effective(setting.config)
+        if config in seen:
             raise UserError(
-                f"grid: {seen[setting.config]} and {setting.label} are one setting; name it once"
+                f"grid: {seen[config]} and {setting.label} are one training; leave one out, or "
+                "make two sweeps of it"
             )
-        seen[setting.config] = setting.label
+        seen[config] = setting.label
 
 
 def _epochs(run: Run) -> bool:

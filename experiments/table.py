@@ -3,12 +3,15 @@
 Without arguments it reads the committed runs in experiments/reference. Success is on held-out
 requested goals at the last step (of bit flipping at any step); steps and seconds to a success are
 those of the first evaluation that reached it. Where there are several seeds, figures are medians
-over them. The setting is what tells runs from the others of their task.
+over them, with the lowest and the highest in brackets. The setting is what tells runs from the
+others of their task.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +28,8 @@ from her_jax.errors import UserError
 REFERENCE = Path(__file__).resolve().parent / "reference"
 _HEADER = (
     "| task | setting | success within | physics | seeds | steps to 0.90 | seconds to 0.90 "
-    "| success at the end | best | steps | seconds | doing nothing |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| success at the end | steps | seconds | doing nothing |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -34,10 +37,10 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()) -> None:
     """Print Markdown tables of runs: success, and costs.
 
     Args:
-      runs: Run folders; default the committed ones.
+      runs: Run folders, or folders of sweeps for all runs in them; default the committed ones.
     """
-    chosen = list(runs) or committed()
-    launch.console.print(f"{table(chosen)}\n\n{cost_table(chosen)}", markup=False)
+    chosen = grouping.named(runs) or committed()
+    launch.console.print(f"{table(chosen)}\n\n{cost_table(chosen)}".strip(), markup=False)
 
 
 def committed() -> list[Path]:
@@ -58,7 +61,7 @@ def table(runs: list[Path]) -> str:
 
 
 def cost_table(runs: list[Path]) -> str:
-    """Markdown: costs of each line of `table` as "sum of an episode (worst step)".
+    """Markdown: costs of each line of `table` as "sum of an episode (worst step)"; "" without any.
 
     Lines of a task that share what doing nothing costs are followed by it.
     """
@@ -75,6 +78,8 @@ def cost_table(runs: list[Path]) -> str:
         for seeds, summaries in groups
         if summaries[0]["costs"]
     ]
+    if not rows:
+        return ""
     for (task, idle), together in itertools.groupby(rows, key=lambda row: row[:2]):
         shown = [(label or "-", costs) for *_, label, costs in together]
         for setting, costs in [*shown, ("doing nothing", idle)]:
@@ -108,7 +113,7 @@ def _conditions(run: Path) -> dict[str, Any]:
     """
     if not (run / metrics.SUMMARY).is_file():
         raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
-    summary = grouping.summary(run, "wall_s", "distance_threshold", "requested_goal_success_best")
+    summary = grouping.summary(run, "wall_s", "distance_threshold")
     if not {"costs", "no_action_costs", "versions", "physics"} <= summary.keys():
         raise UserError(f"run: {run} is of an older version, without costs; train it again")
     budget = launch.read_config(run).train.env_steps
@@ -132,6 +137,13 @@ def _physics(summary: dict[str, Any]) -> str:
     return trained if trained == scored else f"{trained}, scored on {scored}"
 
 
+def _spread(values: Sequence[float | None], show: Callable[[Any], str]) -> str:
+    """Median over the seeds and, where they differ, the range; None is above all numbers."""
+    ordered = sorted(values, key=lambda value: math.inf if value is None else value)
+    middle, low, high = map(show, (statistics.median_steps(values), ordered[0], ordered[-1]))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
 def _row(seeds: Seeds) -> str:
     """One line."""
     summaries = _summaries(seeds)
@@ -139,8 +151,8 @@ def _row(seeds: Seeds) -> str:
     def median(field: str) -> float:
         return float(np.median([summary[field] for summary in summaries]))
 
-    def to_success(field: str) -> str:
-        return grouping.amount(statistics.median_steps(grouping.reached(seeds.runs, field)))
+    ends = [summary["requested_goal_success"] for summary in summaries]
+    seconds = statistics.median_steps(grouping.reached(seeds.runs, "wall_s"))
 
     cells = [
         seeds.title,
@@ -148,10 +160,9 @@ def _row(seeds: Seeds) -> str:
         _within(seeds, summaries[0]["distance_threshold"]),
         "-" if seeds.settings["task"] == bitflip.NAME else _physics(summaries[0]),
         ", ".join(str(summary["seed"]) for summary in summaries),
-        to_success("env_steps"),
-        to_success("wall_s"),
-        f"{median('requested_goal_success'):.3f}",
-        f"{median('requested_goal_success_best'):.3f}",
+        _spread(grouping.reached(seeds.runs), grouping.amount),
+        grouping.amount(seconds),
+        _spread(ends, "{:.3f}".format),
         f"{median('env_steps'):,.0f}",
         f"{median('wall_s'):,.0f}",
         f"{median('no_action_success'):.3f}",

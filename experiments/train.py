@@ -21,13 +21,16 @@ import launch
 import plot
 import presets
 from her_jax.audit import record
-from her_jax.config import Config
+from her_jax.config import AGENTS, Config, EnvConfig
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.train import TrainState
 
-_PREFIX = re.compile(r"^--(env|train|replay|agent|normalizer)\.")
+_PREFIX = re.compile(r"^--(env|train|replay|agent|normalizer)\.([\w-]+)")
 """`--env.n 50` is the same as `--n 50`."""
+
+_OF_WARP = ("nconmax", "njmax", "graph_mode")
+"""Settings without effect where nothing is simulated by MuJoCo Warp."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,7 @@ def main() -> None:
     if any(word == "--resume" or word.startswith("--resume=") for word in words):
         run, video = reopen(words)
         state, summary = run.resume()
+        (run.folder / launch.VIDEO).unlink(missing_ok=True)  # of the shorter run
     else:
         settings = parse(words)
         video = settings.options.video
@@ -109,11 +113,11 @@ def parse(words: list[str]) -> Launch:
         task, flags = "fetch-reach", words
     else:
         task, flags = words[0], words[1:]
-    flags = [_PREFIX.sub("--", word) for word in flags]
+    flags = [_PREFIX.sub(_without_section, word) for word in flags]
     launch.load_plugin(_value(flags, "--plugin", ""))
     bits = _value(flags, "--n", "10")
     preset = presets.load(
-        _value(flags, "--preset", "tuned"), task, int(bits) if bits.isdigit() else 10
+        _value(flags, "--preset", "tuned"), task, int(bits) if bits.isdecimal() else 10
     )
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
@@ -130,7 +134,24 @@ def parse(words: list[str]) -> Launch:
         raise UserError(
             f"task: {task!r} and --task {settings.config.env.task!r} differ; name it once, first"
         )
+    env = settings.config.env
+    for name in _OF_WARP if "warp" not in (env.physics, env.scored_on) else ():
+        if getattr(env, name) != getattr(EnvConfig, name):
+            raise UserError(f"{name}: without effect on {env.physics} physics; leave it out")
     return settings
+
+
+def _without_section(flag: re.Match[str]) -> str:
+    """`--n` of `--env.n`.
+
+    Raises:
+      UserError: if the section has no such setting.
+    """
+    section, name = flag[1], flag[2].replace("-", "_")
+    kinds = AGENTS.values() if section == "agent" else [type(getattr(Config(), section))]
+    if not any(field.name == name for kind in kinds for field in dataclasses.fields(kind)):
+        raise UserError(f"options: {flag[0]} is no setting; without its section it may be one")
+    return f"--{flag[2]}"
 
 
 def _value(words: list[str], flag: str, default: str) -> str:
@@ -146,7 +167,7 @@ def _value(words: list[str], flag: str, default: str) -> str:
 
 def default_folder(config: Config) -> Path:
     """runs/TASK-seedN-TIME below the current folder."""
-    task = {name: word for word, name in presets.TASKS.items()}[config.env.task]
+    task = presets.word(config.env.task)
     return Path("runs") / f"{task}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -177,7 +198,7 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
     if not render.scene(run.judge):
         return
     try:
-        render.record(run, state, run.folder / render.VIDEO)
+        render.record(run, state, run.folder / launch.VIDEO)
     except UserError as error:  # the run is whole without it
         launch.status.print(f"no video: {error}", markup=False)
 

@@ -93,7 +93,8 @@ class ReplayConfig:
     """Steps whose rewards, all under the row's goal, are summed before the target bootstraps; fewer
     at the end of an episode. With more than 1 the targets are off-policy."""
     audited_rows: int = 4
-    """Leading rows of each batch of an epoch's last round that the auditor checks; 0 for none."""
+    """Leading rows of each batch of an epoch's last round that the auditor checks, of strategies
+    that draw from the whole buffer 16 in all; 0 for none."""
 
     def __post_init__(self) -> None:
         _require(
@@ -134,6 +135,12 @@ class ReplayConfig:
             "late_batch_env_steps",
             self.late_batch_env_steps,
             "has no effect without late_batch_size; give both",
+        )
+        _require(
+            self.late_batch_env_steps > 0 or self.late_batch_size == 0,
+            "late_batch_size",
+            self.late_batch_size,
+            "needs late_batch_env_steps, from which it counts; give both",
         )
         _require(
             self.priority in PRIORITIES,

@@ -2,7 +2,8 @@
 
 The statistics are Brax's (Welford's update); the floor of the standard deviation and the clips
 are Baselines'. Two deviations from it: no count of one is assumed before the first data, and the
-sums are Welford's instead of float32 E[x^2] - E[x]^2, which cancels far from zero.
+sums are Welford's, about the first batch's mean, instead of float32 E[x^2] - E[x]^2, which cancels
+far from zero.
 """
 
 from __future__ import annotations
@@ -48,9 +49,15 @@ def update(
     config: NormalizerConfig,
 ) -> NormalizerState:
     """Takes in observations [..., O] and goals [..., G] with equal leading dimensions."""
-    return _brax().update(
-        state, _clipped(observation, goal, config), std_min_value=config.std_floor
+    values = _clipped(observation, goal, config)
+    before: Any = state  # its count is of two words, and it can be replaced
+    first = (before.count.hi == 0) & (before.count.lo == 0)  # where Brax has a mean of 0
+    mean = jax.tree.map(
+        lambda x, mean: jnp.where(first, x.mean(axis=tuple(range(x.ndim - 1))), mean),
+        values,
+        before.mean,
     )
+    return _brax().update(before.replace(mean=mean), values, std_min_value=config.std_floor)
 
 
 def inputs(

@@ -94,7 +94,7 @@ def steps_to(steps: Sequence[int], success: Sequence[float], threshold: float) -
     return next(reached, None)
 
 
-def median_steps(steps: Sequence[int | None]) -> float | None:
+def median_steps(steps: Sequence[float | None]) -> float | None:
     """Median over seeds; seeds that never got there count as later than all others.
 
     None if the median seed never got there, or, of an even number, one of the middle two.

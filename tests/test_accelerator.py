@@ -95,10 +95,10 @@ def test_rows_of_another_host_stay_and_name_it(tmp_path, monkeypatch):
 def test_a_training_that_the_budget_cut_short_is_tried_again(
     monkeypatch, left_s, reached, finished
 ):
-    def measure(config, targets, limit_s, rounds, keep):
+    def trained(config, targets, limit_s, keep):
         return {"limit_s": limit_s(), "seconds_to": reached}
 
-    monkeypatch.setattr(end_to_end, "measure", measure)
+    monkeypatch.setattr(end_to_end, "trained", trained)
     kept = []
     if finished:
         row = accelerator.training("native", False, lambda: left_s, kept.append)

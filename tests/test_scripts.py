@@ -102,6 +102,12 @@ def flipped(trained) -> Path:
     return trained / "flipped"
 
 
+def test_a_plugin_that_exits_is_refused(trained):
+    (trained / "leaves.py").write_text("import sys; sys.exit()")
+    printed = script("train", "fetch-push", "--plugin", "leaves.py", folder=trained, rc=2)
+    assert "plugin: leaves.py fails: SystemExit" in printed
+
+
 def test_bits_are_flipped_from_the_command_line(flipped, tmp_path):
     summary = json.loads((flipped / "summary.json").read_text())
     assert summary["env_steps"] == 64 and summary["costs"] == {}
@@ -296,8 +302,12 @@ def test_another_tolerance_than_the_trained_one_is_refused(trained, tmp_path):
 
 def test_runs_are_compared_only_if_they_were_scored_alike(trained, tmp_path):
     copy_of(trained / "run", tmp_path, "audit.json", '"episodes": 4', '"episodes": 7')
-    same = script("compare", "run", "run", folder=trained)
+    shutil.copytree(trained / "run", tmp_path / "same")
+    same = script("compare", "same", str(trained / "run"), folder=tmp_path)
     assert "table_contact_force (N)" in same and "95 % interval" in same
+    edit(tmp_path / "same" / "audit.json", '"no_action_success"', '"nothing"')
+    printed = script("compare", "same", str(trained / "run"), folder=tmp_path, rc=2)
+    assert "run: same has an audit.json that was edited" in printed
     printed = script("compare", "run", str(trained / "run"), folder=tmp_path, rc=2)
     assert "error: episodes: run was scored with 7 and" in printed
 
@@ -305,7 +315,7 @@ def test_runs_are_compared_only_if_they_were_scored_alike(trained, tmp_path):
 def test_a_truncated_run_folder_is_refused_in_one_line(trained, tmp_path):
     copy_of(trained / "run", tmp_path, "audit.json", "}", "")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    for words in (("audit", "run", "--verify"), ("compare", "run", "run")):
+    for words in (("audit", "run", "--verify"), ("compare", "run", str(trained / "run"))):
         printed = script(*words, folder=tmp_path, rc=2)
         assert "audit.json is not valid JSON" in printed
         assert len(printed.strip().splitlines()) == 1
@@ -356,6 +366,11 @@ def test_render_and_plot(trained):
             "physics: 'mujoco' is unknown; choose one of native, warp",
         ),
         ("train fetch-push --task FetchReach", "task: 'fetch-push' and --task 'FetchReach'"),
+        ("train fetch-push --graph-mode none", "graph_mode: without effect on native physics"),
+        ("train fetch-push --env.k 4", "options: --env.k is no setting"),
+        ("train bit-flip --n \u00b2", "options: Error parsing --n"),
+        ("evaluate flipped --physics warp", "physics: 'warp' has no meaning in BitFlip"),
+        ("compare run run", "runs: run is named twice"),
         ("train fetch-reach --tolerance her2017", "tolerance: 'her2017' is not defined"),
         ("train fetch-push --preset best", "preset: 'best' is unknown; choose one of tuned"),
         ("train fetch-push --out run", "out: run already exists; name a new folder, or go on"),

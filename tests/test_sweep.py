@@ -21,7 +21,7 @@ import presets
 import sweep
 import table
 import train
-from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, script, with_
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, script, with_
 from her_jax import group, lock, metrics, relabel
 from her_jax.audit import record
 from her_jax.errors import UserError
@@ -185,7 +185,13 @@ def created(runs, _):
         ("fetch-push --grid k=4,", "grid: 'k=4,' is no setting with values"),
         ("fetch-push --grid k=4,abc", "options: Error parsing --k: could not convert"),
         ("fetch-push --grid k=4,-1", "k: -1.0 must be finite"),
-        ("fetch-push --grid k=4,4.0", "grid: k=4 and k=4.0 are one setting"),
+        ("fetch-push --grid k=4,4.0", "grid: k=4 and k=4.0 are one training; leave one out"),
+        ("fetch-push --grid strategy=none k=4,8", "grid: strategy=none,k=4 and strategy=none,k=8"),
+        ("fetch-push --grid k=0 min_displacement=0,1", "are one training"),
+        ("fetch-push --priority uniform --grid priority_share=0,1", "are one training"),
+        ("fetch-push --grid layer_norm=true,1", "grid: layer_norm: '1' is neither true nor false"),
+        ("fetch-push --no-video", "video: a sweep records none"),
+        ("fetch-push --nconmax 64", "nconmax: without effect on native physics"),
         ("fetch-push --grid k=4 k=8", "grid: 'k' is named twice"),
         ("fetch-push --grid strategy=best", "strategy: 'best' is unknown"),
         ("fetch-push --grid seed=0,1", "give --seeds 0 1 2"),
@@ -217,6 +223,7 @@ def test_bad_folders_get_one_line_and_are_untouched(swept, tmp_path):
     for words, message in (
         (("fetch-reach", *TINY, *GRID, "--out", str(swept)), "already exists; name a new folder, "),
         (("--resume", str(tmp_path)), "holds no sweep.json"),
+        (("fetch-reach", "--resume", str(swept)), "task: the folder knows it"),
         (("--resume", str(swept)), f"another process trains in {swept}"),
     ):
         with lock.alone(swept):
@@ -234,6 +241,8 @@ def test_settings_are_what_train_would_make_of_them():
     base = train.parse(["fetch-push", "--noise-std", "0.1"]).config
     assert found.settings[0].config == with_(base, hidden=(64, 64), k=2.0)
     assert found.settings[1].config == with_(base, hidden=(8,), k=2.0)
+    flags = sweep.parse(["fetch-push", "--grid", "layer_norm=true,False"])[0].settings
+    assert [ddpg(setting.config).layer_norm for setting in flags] == [True, False]
     (alone,) = sweep.parse(["fetch-push"])[0].settings
     assert alone.label == "fetch-push"
     assert sweep.Sweep.from_dict(json.loads(json.dumps(found.to_dict()))) == found
@@ -391,7 +400,7 @@ def write_trained(folder: Path, mujoco: str = "3.17.0", **changes) -> Path:
         {
             "seed": changes.get("seed", 0), "physics": "native", "distance_threshold": 0.05,
             "env_steps": 200, "wall_s": 14.0, "requested_goal_success": 1.0,
-            "requested_goal_success_best": 1.0, "no_action_success": 0.25,
+            "no_action_success": 0.25,
             "costs": channel, "no_action_costs": floor, "versions": {"mujoco": mujoco},
         },
     )  # fmt: skip
@@ -402,8 +411,10 @@ def test_tables_of_the_readme_tell_the_settings_of_a_task_apart(tmp_path):
     runs = [write_trained(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     (line,) = table.table(runs).splitlines()[2:]
     assert line == (
-        "| FetchPush | - | 5 cm | native | 0, 1 | 200 | 14 | 1.000 | 1.000 | 200 | 14 | 0.250 |"
+        "| FetchPush | - | 5 cm | native | 0, 1 | 200 | 14 | 1.000 | 200 | 14 | 0.250 |"
     )
+    with pytest.raises(UserError, match=r"runs: .*0 is named twice"):
+        table.main((runs[0], runs[0]))
     runs += [
         write_trained(tmp_path / "none", strategy="none"),
         write_trained(tmp_path / "dense", reward="dense"),
@@ -422,6 +433,19 @@ def test_tables_of_the_readme_tell_the_settings_of_a_task_apart(tmp_path):
     (runs[0] / metrics.SUMMARY).unlink()
     with pytest.raises(UserError, match="finish it with --resume"):
         table.table(runs)
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown"),
+    [
+        ([3_000, None, 1_000], "3,000 (1,000 to not reached)"),
+        ([None, 2, None], "not reached (2 to not reached)"),
+        ([2, 2, 2], "2"),
+        ([None, None], "not reached"),
+    ],
+)
+def test_medians_stand_beside_the_range_of_the_seeds(steps, shown):
+    assert table._spread(steps, grouping.amount) == shown
 
 
 def test_table_of_the_success_at_the_end(runs):

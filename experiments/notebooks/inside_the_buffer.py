@@ -280,7 +280,7 @@ cells.show(picture, "drift", OPTIONS)
 # %%
 print(
     f"{'strategy':>14} {'relabelled':>10} {'reward 0':>8} {'reached, old':>12} {'new':>6} "
-    f"{'mean distance, old':>13} {'new':>6}"
+    f"{'mean distance, old':>18} {'new':>6}"
 )
 for name, one in DRAWS.items():
     reached = by_age(one, one.reached, one.relabelled)
@@ -289,5 +289,5 @@ for name, one in DRAWS.items():
         f"{name:>14} {mean(one.relabelled):>10.3f} "
         f"{mean(one.reward[one.relabelled] == 0):>8.3f} "
         f"{mean(reached[0]):>12.3f} {mean(reached[-1]):>6.3f} "
-        f"{mean(distance[0]):>13.3f} {mean(distance[-1]):>6.3f}"
+        f"{mean(distance[0]):>18.3f} {mean(distance[-1]):>6.3f}"
     )

@@ -87,6 +87,11 @@ def with_agent(config: Config, name: str) -> Config:
     return dataclasses.replace(config, agent=AGENTS[name](**kept))
 
 
+def word(environment: str) -> str:
+    """The command-line name of one of the environments in `TASKS`."""
+    return next(word for word, name in TASKS.items() if name == environment)
+
+
 def environment(task: str) -> str:
     """The environment behind a command-line name.
 

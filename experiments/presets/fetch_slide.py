@@ -9,8 +9,8 @@ Expected:  success 0.80 on 200 held-out goals within 5 cm by 0.42 to 0.68 M envi
 Against Baselines: episodes in which the puck gained energy are replayed more often, two goals in
 five are what other episodes were asked for (`future_actual`), the critic is normalised, targets
 follow slowly after every update, a running average of the actor is evaluated, the action penalty is
-a hundredth and exploration is calmer (mrl's values, but for random actions, of which it has twice
-as many). 64 transitions are replayed for each environment step. The puck slides on after it is
+a hundredth and exploration is calmer: mrl's values, but for random actions, a tenth here and a
+fifth in mrl. 64 transitions are replayed for each environment step. The puck slides on after it is
 struck, so the discount of FetchPush is too low here.
 """
 

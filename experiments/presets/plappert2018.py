@@ -2,7 +2,7 @@
 
 Command:   python experiments/train.py fetch-push --preset plappert2018
 Hardware:  19 MPI workers in the original; here one process on any device
-Time:      4.75 M environment steps and 100,000 updates; an hour for each 0.6 M steps on one CPU
+Time:      4.75 M environment steps and 100,000 updates; an hour for each 0.54 M steps on one CPU
            core with other work beside
 Expected:  curves like figure 3 of arXiv:1802.09464; success 0.9 on 200 held-out goals of FetchPush
            by 0.86 M steps and 0.99 after 1.05 M (one seed), the other tasks not tried

@@ -17,6 +17,7 @@ Stable-Baselines3's `HerReplayBuffer` is read in memory; the package itself is n
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,12 @@ _FIELDS = (
     "sample",
 )
 _STORED = ("observation", "achieved_goal", "desired_goal", "action")
+
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error),
+    *(NotImplementedError, RuntimeError),  # compressions and encryption that zipfile does not know
+)
+"""What reading a file that is no archive of plain arrays may raise."""
 
 
 class Foreign(NamedTuple):
@@ -57,7 +64,7 @@ def load(path: Path) -> Foreign:
     try:
         with np.load(path) as file:
             arrays = dict(file)
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         reason = "it holds no plain arrays" if "pickle" in str(error) else error
         raise UserError(f"replay: {path} is no .npz file ({reason}); see docs/audit.md") from None
     claimed = [f"claim_{name}" for name in Claim._fields if name != "terminated"]
@@ -191,7 +198,12 @@ def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreig
     achieved, desired = (x.astype(claim.desired_goal.dtype) for x in (achieved, desired))
     action = action.astype(claim.action.dtype)
     episodes: Any = (observation, achieved, desired, action, np.zeros((count, steps, 0)))
-    return Foreign(Episode(*episodes), claim._replace(relabelled=claim.relabelled == 1), reward)
+    claim = claim._replace(
+        episode=claim.episode.astype(np.int64),  # small integers would overflow
+        time=claim.time.astype(np.int64),
+        relabelled=claim.relabelled == 1,
+    )
+    return Foreign(Episode(*episodes), claim, reward)
 
 
 def _width(name: str, wide: dict[str, int]) -> int:

@@ -291,6 +291,6 @@ def _wasserstein(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _jitter(idle: Episode) -> jax.Array:
-    """Typical change of the achieved goal in a step while nothing is done."""
+    """Typical change of the achieved goal in a step while nothing is done, of intact episodes."""
     change = jnp.linalg.norm(jnp.diff(idle.achieved_goal[:, -11:], axis=1), axis=-1)
-    return jnp.median(jnp.sqrt(jnp.mean(change**2, axis=-1)))
+    return jnp.nanmedian(jnp.sqrt(jnp.mean(change**2, axis=-1)))

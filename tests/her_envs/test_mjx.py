@@ -243,9 +243,12 @@ def test_lifted_twice_a_function_sees_all_elements_at_once():
 def test_what_has_no_room_is_reported_and_not_silent(room):
     cramped = her_envs.make("FetchPush", physics="warp", **room)
     state = jax.jit(jax.vmap(cramped.reset))(jax.random.split(jax.random.key(0), COUNT))
-    after = jax.jit(jax.vmap(cramped.step))(state, jnp.zeros((COUNT, 4)))
-    assert after.dropped.all()
-    assert not played("FetchPush")[-1].dropped.any()
+    assert state.dropped.all()  # of forward dynamics alone, as after the MuJoCo steps of a step
+    speed = state.physics.qvel.at[1].set(jnp.nan)  # a simulation that breaks says so too
+    state = state.replace(physics=state.physics.replace(qvel=speed))
+    after = jax.jit(jax.vmap(cramped.step))(state, ACTIONS)
+    assert after.dropped.all() and np.isnan(after.obs.observation[1]).all()
+    assert not any(state.dropped.any() for state in played("FetchPush"))
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1e12])  # C takes what is beyond 1e10 for unstable

@@ -200,6 +200,29 @@ def test_rows_in_another_precision_than_storage_are_no_defect(tmp_path):
     assert report.clean
 
 
+def test_small_integers_are_counted_as_any_others(tmp_path):
+    """A uint8 that is added to would start anew at 256."""
+    given = arrays()
+    long = {"observation": 300, "achieved_goal": 300, "action": 299, "reward": 299}
+    for name, states in long.items():
+        given[name] = np.resize(given[name], (EPISODES, states, *given[name].shape[2:]))
+    time, episode = np.array([255, 10], np.uint8), np.array([0, 1], np.uint8)
+    for name in ("observation", "action"):
+        given[f"claim_{name}"] = given[name][episode, time]
+    given["claim_next_observation"] = given["observation"][episode, time.astype(int) + 1]
+    given["claim_desired_goal"] = given["desired_goal"][episode]
+    given |= {"claim_relabelled": np.zeros(2), "claim_time": time, "claim_episode": episode}
+    given["claim_reward"] = sparse(
+        given["achieved_goal"][episode, time.astype(int) + 1], given["claim_desired_goal"]
+    )
+    np.savez(tmp_path / "replay.npz", **given)
+    replay = foreign.load(tmp_path / "replay.npz")
+    report = relabelling.check(
+        replay.episodes, EPISODES, replay.claim, reward=sparse, strategy="none", probability=0.0
+    )
+    assert report.clean, report.reasons()
+
+
 def test_rewards_that_are_right_but_for_rounding_are_no_defect():
     """Paid for goals in float64 that float32 rounds across the tolerance; much farther is wrong."""
     edge = np.float32(0.5)
@@ -219,12 +242,17 @@ def test_rewards_that_are_right_but_for_rounding_are_no_defect():
         assert foreign.identity_mismatches(replay, sparse) == wrong
 
 
-@pytest.mark.parametrize("content", ["empty", "npy", "text"])
+@pytest.mark.parametrize("content", ["empty", "npy", "text", "corrupt"])
 def test_files_of_another_kind_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "replay.npz"
     if content == "npy":
         with path.open("wb") as file:
             np.save(file, np.zeros(3))
+    elif content == "corrupt":
+        np.savez_compressed(path, **arrays())
+        whole = bytearray(path.read_bytes())
+        whole[200:400] = bytes(200)
+        path.write_bytes(whole)
     else:
         path.write_text("" if content == "empty" else "hello")
     with pytest.raises(UserError, match=r"is no .npz file") as error:

@@ -57,6 +57,17 @@ def number(name: str) -> float:
     return float(measured()[0].numbers[name])
 
 
+def test_a_broken_episode_says_nothing_of_goals_at_rest():
+    idle = episodes()
+    moving = idle._replace(achieved_goal=idle.achieved_goal[4:])
+    broken = moving._replace(achieved_goal=moving.achieved_goal.at[0, -1].set(jnp.nan))
+    jitter = float(measure._jitter(broken))
+    intact = jax.tree.map(lambda x: x[1:], moving)
+    assert jitter == float(measure._jitter(intact)) > 0
+    everywhere = moving._replace(achieved_goal=jnp.full_like(moving.achieved_goal, jnp.nan))
+    assert math.isnan(float(measure._jitter(everywhere)))
+
+
 def test_coverage_counts_cells_that_moved_goals_met():
     walks = np.asarray(episodes().achieved_goal, np.float64)
     moved = walks[np.linalg.norm(walks - walks[:, :1], axis=-1) >= 0.05]

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from her_jax import normalizer
 from her_jax.config import NormalizerConfig
@@ -33,6 +34,16 @@ def test_agrees_with_two_passes_in_float64_far_from_zero():
     mean, square = sums / np.float32(len(everything))
     naive = np.sqrt(np.maximum(square - mean**2, 0))
     assert (np.abs(naive / expected - 1) > 0.02).any()
+
+
+@pytest.mark.parametrize("offset", [10.0, 150.0])
+def test_the_first_batch_is_as_exact_as_later_ones(offset):
+    values = np.random.default_rng(0).normal(offset, 0.02, (800, 2)).astype(np.float32)
+    state: Any = normalizer.init(2, 2)
+    state = normalizer.update(state, jnp.asarray(values), jnp.asarray(values), CONFIG)
+    expected = values.astype(np.float64).std(0)
+    np.testing.assert_allclose(state.std["observation"], expected, rtol=1e-3)
+    np.testing.assert_allclose(state.mean["goal"], values.astype(np.float64).mean(0), rtol=1e-6)
 
 
 def test_standard_deviation_has_a_floor():

@@ -207,7 +207,7 @@ def _stock_scene(task: FetchTask) -> Scene:
     for joint, position in task.initial_joints.items():
         data.joint(joint).qpos[:] = position
     mujoco.mj_forward(model, data)
-    mujoco.mj_forward(model, data)  # twice, as the original: the second warm-starts differently
+    mujoco.mj_forward(model, data)  # twice, as the original; MuJoCo 3.17 gives the same once
     offset = np.array([-0.498, 0.005, -0.431 + task.gripper_extra_height])
     data.mocap_pos[0] = data.site(_GRIPPER_SITE).xpos + offset
     data.mocap_quat[0] = _MOCAP_ROTATION

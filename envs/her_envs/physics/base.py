@@ -85,8 +85,9 @@ class Readings(NamedTuple):
       object_velr: [..., 3].
       table_force: [..., 1], newtons between gripper and table.
       penetration: [..., 1], metres of the deepest contact of gripper or object.
-      overflow: [..., 1], 1 if the backend dropped contacts or constraints in a substep of the step,
-        or, as far as it can tell, after them, else 0; of size 0 where a backend never does.
+      overflow: [..., 1], 1 if the backend dropped contacts or constraints in a substep of the step
+        or in the forward dynamics after them, else 0; of size 0 on `native`, whose room for them is
+        hundreds of times what these tasks need.
     """
 
     grip_pos: jax.Array
@@ -251,13 +252,12 @@ def euler(mat: Any) -> Any:
     return xp.stack([x, y, z], axis=-1)
 
 
-def readings(data: Any, at: Handles, overflow: Any = None) -> Readings:
-    """Readings of one or many simulations.
+def readings(data: Any, at: Handles) -> Readings:
+    """Readings of one or many simulations, where `overflow` has size 0.
 
     Args:
       data: arrays of any leading shape under MuJoCo's names for them.
       at: of their scene.
-      overflow: as in `Readings`; None where a backend never drops anything.
     """
     xp = data.qpos.__array_namespace__()
     grip_pos = data.site_xpos[..., at.grip.id, :]
@@ -277,7 +277,7 @@ def readings(data: Any, at: Handles, overflow: Any = None) -> Readings:
         object_velr=velr,
         table_force=xp.sqrt((force**2).sum(axis=-1, keepdims=True)),
         penetration=xp.maximum(-nearest, 0.0),
-        overflow=grip_pos[..., :0] if overflow is None else overflow,
+        overflow=grip_pos[..., :0],
     )
 
 

@@ -56,8 +56,9 @@ RATES = ("cvel", "cdof_dot")
 """Fields of MuJoCo's data that MuJoCo Warp reads in a step before it derives them anew."""
 
 _CONTACTS_PER_CONVEX, _MIN_CONVEX = 4, 16
-"""Contacts for each collision by GJK, whose scratch memory is large (most contacts are of boxes and
-planes); and for how many of those there is room however few the simulations are."""
+"""Contacts for each collision by GJK of one pair of kinds of geoms, whose scratch memory is large
+(most contacts are of boxes and planes); and for how many of those there is room however few the
+simulations are."""
 
 _WORKING_MEMORY = {"gpu": 1.35, "tpu": 145.0}
 """Platform -> what a compiled epoch works in for each byte of its simulations' data.
@@ -76,8 +77,7 @@ class MjxState(struct.PyTreeNode):
       qpos: [..., nq], metres and radians.
       qvel: [..., nv], per second.
       warmstart: [..., nv], accelerations from which the solver starts: those of the last MuJoCo
-        step, 0 after a reset. C also takes them from a reset's forward dynamics; the solver
-        converges either way.
+        step, 0 after a reset.
       gripper_pose: [..., 7], position and quaternion of the gripper body at the last kinematics
         call, which the next mocap target starts from (in PickAndPlace one substep ago, as in the
         original).
@@ -120,9 +120,9 @@ class Mjx:
         Args:
           scene: model, starting pose and names.
           implementation: one of `IMPLEMENTATIONS`.
-          nconmax: contacts of a simulation in MuJoCo Warp; a quarter of them may be collisions by
-            GJK. All simulations share as many times their number, so one may have more while others
-            have fewer.
+          nconmax: contacts of a simulation in MuJoCo Warp, and pairs of geoms that may touch; of
+            each pair of kinds of geoms a quarter as many may collide by GJK. All simulations share
+            as many times their number, so one may have more while others have fewer.
           njmax: constraint rows of a simulation in MuJoCo Warp, each for itself.
           graph_mode: one of `GRAPH_MODES`, for MuJoCo Warp.
 
@@ -250,7 +250,7 @@ class Mjx:
             data = blank.replace(
                 qpos=state.qpos, qvel=state.qvel, qacc_warmstart=jnp.zeros_like(state.qvel)
             )
-            return self._collect(self._mjx.forward(self._model, data), jnp.zeros((), jnp.int32))
+            return self._collect(self._mjx.forward(self._model, data))
 
         return jax.vmap(one)(states)
 
@@ -276,7 +276,7 @@ class Mjx:
             if scene.block_gripper:
                 data = data.replace(qpos=data.qpos.at[self._at.finger_qpos].set(0.0))
                 data = self._mjx.forward(self._model, data)
-            return self._collect(data, self._overflow(data))
+            return self._collect(data)
 
         def passed(data: Any, model: Any, count: int) -> Any:
             substep = jax.vmap(functools.partial(self._mjx.step, model))
@@ -296,20 +296,20 @@ class Mjx:
             data = jax.vmap(functools.partial(self._mjx.step, self._model))(data)
         return jax.vmap(ended)(data)
 
-    def _collect(self, data: Any, overflow: jax.Array) -> tuple[MjxState, Readings]:
+    def _collect(self, data: Any) -> tuple[MjxState, Readings]:
         """State and readings of one simulation; a broken one starts anew and says so."""
         pose = jnp.concatenate(
             [data.xpos[self._at.gripper_body], data.xquat[self._at.gripper_body]]
         )
         rates = {name: getattr(data, name) for name in self._rates}
         state = MjxState(data.qpos, data.qvel, data.qacc_warmstart, pose, rates)
-        overflowed = (overflow != 0).astype(jnp.float32)[None]
-        values = readings(data, self._at, overflowed)
+        values = readings(data, self._at)
         moving = (state.qpos, state.qvel, state.warmstart, pose)
         intact = jnp.all(jnp.stack([(jnp.abs(x) < mujoco.mjMAXVAL).all() for x in moving]))
+        values = jax.tree.map(lambda x: jnp.where(intact, x, jnp.nan), values)
         return (
             jax.tree.map(lambda now, start: jnp.where(intact, now, start), state, self._start),
-            jax.tree.map(lambda x: jnp.where(intact, x, jnp.nan), values),
+            values._replace(overflow=self._overflow(data).astype(jnp.float32)[None]),
         )
 
     @property
@@ -318,23 +318,28 @@ class Mjx:
 
         Its data, and what XLA is known to take besides on the default backend.
         """
-        with jax.ensure_compile_time_eval():
-            data = self._mjx.make_data(self.scene.model, impl=self.name, **self._sizes(1))
+        data = self._make_data(1)
         stated = sum(leaf.nbytes for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array))
         return int(stated * _WORKING_MEMORY.get(jax.default_backend(), 1.0))
 
-    def _sizes(self, count: int) -> dict[str, int]:
-        """What `make_data` must know of `count` simulations in MuJoCo Warp."""
-        return capacities(count, self.nconmax, self.njmax) if self.name == "warp" else {}
+    def _make_data(self, count: int) -> Any:
+        """MJX's data with room for `count` simulations; also while a program is traced."""
+        sizes = capacities(count, self.nconmax, self.njmax) if self.name == "warp" else {}
+        with jax.ensure_compile_time_eval(), _alone(self.name):
+            return self._mjx.make_data(self.scene.model, impl=self.name, **sizes)
 
     def _overflow(self, data: Any) -> jax.Array:
-        """What a step dropped, int32 []: bits of `OverflowType`, and 0 in pure JAX."""
-        if self.name == "jax":
-            return jnp.zeros((), jnp.int32)
-        from mujoco.mjx.third_party.mujoco_warp._src.types import OverflowType
+        """Whether contacts or constraints had no room, bool []; never in pure JAX.
 
-        harmless = sum(int(OverflowType[name]) for name in _SOLVER_LIMITS)
-        return data._impl.overflow.reshape(()) & ~harmless
+        In any of the MuJoCo steps behind `data`, or in forward dynamics after them: of those alone
+        Warp sets no bits of `OverflowType` for contacts and rows.
+        """
+        if self.name == "jax":
+            return jnp.zeros((), bool)
+        warp = data._impl
+        contacts = jnp.maximum(warp.nacon.max(), warp.ncollision.max())
+        now = (contacts > warp.naconmax) | (warp.nefc.max() > warp.njmax)
+        return now | (drops(warp.overflow.max()) != 0)
 
     def _put(self, model: mujoco.MjModel, graph_mode: str) -> Any:
         """The model on the device."""
@@ -360,7 +365,8 @@ class Mjx:
                     )
                 options["graph_mode"] = warp.JaxCallableGraphMode[graph_mode.upper()]
         try:
-            on_device = self._mjx.put_model(model, impl=self.name, **options)
+            with _alone(self.name):
+                on_device = self._mjx.put_model(model, impl=self.name, **options)
         except NotImplementedError as error:
             raise UserError(
                 f"physics: {self.name!r} cannot simulate this model ({error}); use model 'portable'"
@@ -374,8 +380,7 @@ class Mjx:
 
         Fields of one value become broadcasts of it, so that no program carries the arrays.
         """
-        with jax.ensure_compile_time_eval():
-            data = self._mjx.make_data(self.scene.model, impl=self.name, **self._sizes(count))
+        data = self._make_data(count)
 
         def field(value: Any) -> Any:
             if not isinstance(value, jax.Array):
@@ -405,6 +410,13 @@ def capacities(count: int, nconmax: int = NCONMAX, njmax: int = NJMAX) -> dict[s
     contacts = count * nconmax
     convex = min(max(contacts // _CONTACTS_PER_CONVEX, _MIN_CONVEX), contacts)
     return {"naconmax": contacts, "naccdmax": convex, "njmax": njmax}
+
+
+def drops(overflow: Any) -> Any:
+    """Bits of MuJoCo Warp's `OverflowType` that say that something had no room."""
+    from mujoco.mjx.third_party.mujoco_warp._src.types import OverflowType
+
+    return overflow & ~sum(int(OverflowType[name]) for name in _SOLVER_LIMITS)
 
 
 def require_options(nconmax: int, njmax: int, graph_mode: str) -> None:
@@ -512,6 +524,18 @@ def _unbatched(many: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[0], many(*jax.tree.map(lambda x: x[None], args)))
 
     return one
+
+
+def _alone(implementation: str) -> Any:
+    """Keeps XLA's threads out of Warp, whose default device is one for all threads.
+
+    To MJX, which changes that device, while a program of Warp may still run on a CPU.
+    """
+    if implementation == "jax":
+        return contextlib.nullcontext()
+    from warp._src.jax import ffi
+
+    return ffi._FFI_CALLBACK_LOCK
 
 
 def _library(implementation: str) -> Any:

@@ -187,9 +187,7 @@ class Native:
         middle of a PickAndPlace episode the one-substep lag of the mocap pose is not part of
         the row, so there the first step differs from the original by that lag.
         """
-        rows = self._float64("row", row, self.scene.row.size)
-        stage = int(mujoco.mjtStage.mjSTAGE_POS)  # leaves the warm start alone
-        return self._on_device(*self._host_forward(rows, stage))
+        return self._on_device(*self._host_forward(self._float64("row", row, self.scene.row.size)))
 
     def state_at(self, qpos: ArrayLike, qvel: ArrayLike) -> tuple[NativeState, Readings]:
         """See `Physics.state_at`."""
@@ -204,7 +202,7 @@ class Native:
         nq, nv = self.scene.model.nq, self.scene.model.nv
         rows[..., 1 : 1 + nq] = positions  # row[0] is the time
         rows[..., 1 + nq : 1 + nq + nv] = velocities
-        return self._on_device(*self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC)))
+        return self._on_device(*self._host_forward(rows))
 
     @property
     def bytes_per_simulation(self) -> int:
@@ -236,13 +234,13 @@ class Native:
             joint = self.scene.model.joint(self.scene.object_joint)
             first = 1 + int(joint.qposadr[0])  # row[0] is the time
             rows[..., first : first + 2] = object_xy
-        return self._host_forward(rows, int(mujoco.mjtStage.mjSTAGE_ACC))
+        return self._host_forward(rows)
 
-    def _host_forward(self, rows: np.ndarray, stage: int) -> tuple[NativeState, Readings]:
+    def _host_forward(self, rows: np.ndarray) -> tuple[NativeState, Readings]:
         batch_shape = rows.shape[:-1]
         with self._lock:
             sim = self._simulation(rows.reshape(-1, self.scene.row.size))
-            sim.batch.forward(stage=stage)
+            sim.batch.forward()
             return self._collect(sim, batch_shape)
 
     def _host_step(
