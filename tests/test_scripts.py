@@ -166,7 +166,9 @@ def test_train_leaves_everything_in_the_run_folder(trained):
 
 def test_resume_goes_on_to_a_longer_budget(flipped, tmp_path):
     shutil.copytree(flipped, tmp_path / "run")
+    (tmp_path / "run" / launch.VIDEO).touch()  # of the shorter run
     script("train", "--resume=run", "--env-steps", "96", "--no-video", folder=tmp_path)
+    assert not (tmp_path / "run" / launch.VIDEO).exists()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["env_steps"] for line in lines] == [32, 64, 96]
 
@@ -344,8 +346,8 @@ def test_render_and_plot(trained):
     small = ["--episodes", "1", "--width", "64", "--height", "48"]
     script("render", "run", *small, "--out", "film.mp4", folder=trained)
     assert b"ftyp" in (trained / "film.mp4").read_bytes()[:16]
-    script("plot", "run", "run", "--out", "both.png", folder=trained)
-    assert (trained / "both.png").read_bytes().startswith(b"\x89PNG")
+    script("plot", "run", "--out", "curve.png", folder=trained)
+    assert (trained / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,18 @@ def test_missing_package_and_missing_meshes_say_what_to_install(monkeypatch, tmp
     assert "\n" not in str(error.value)
 
 
+def test_restored_readings_are_of_the_restored_states():
+    """Contact sensors too, whatever the same simulations held before."""
+    env = fetch("FetchPush")
+    state = fetch_reset("FetchPush")(jax.random.split(jax.random.key(0), 2))  # hand on the table
+    rows = native.floats(np.asarray(state.physics.row))
+    lifted = rows.copy()
+    lifted[:, 1 + int(env.physics.scene.model.joint("robot0:slide2").qposadr[0])] += 0.2
+    forces = [np.asarray(env.physics.restore(r)[1].table_force) for r in (rows, lifted, rows)]
+    assert (forces[0] > 0).all() and not forces[1].any()
+    np.testing.assert_array_equal(forces[0], forces[2])
+
+
 def test_restore_takes_any_leading_shape_and_only_float64(env):
     from her_envs.physics.native import floats
 

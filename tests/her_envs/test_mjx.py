@@ -23,7 +23,7 @@ from conftest import LEARNING, SILENT, fetch, optimised, same, with_
 from her_envs.fetch import model as scenes
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import TASKS
-from her_envs.physics.mjx import RATES, Mjx, MjxState, hoisted, over_any_batch
+from her_envs.physics.mjx import GRAPH_MODES, RATES, Mjx, MjxState, hoisted, over_any_batch
 from her_envs.physics.native import floats
 from her_jax import agents, rollout, train
 from her_jax.errors import UserError
@@ -220,6 +220,23 @@ def test_sensors_are_read_as_if_every_pass_had_them(name):
         after = stepping(name)(state, down)
         assert after.cost[:, 1].all()  # something is touched
         assert same(jax.jit(jax.vmap(env.step))(state, down), after)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph_mode", GRAPH_MODES)
+def test_a_gpu_steps_as_the_original_does(graph_mode):
+    """Two steps, so that a captured graph is played again."""
+    assert jax.default_backend() == "gpu"
+    states = played("FetchPush", "native", "stock")
+    rows, goals = floats(np.asarray(states[1].physics.row)), np.asarray(states[1].obs.desired_goal)
+    env = her_envs.make("FetchPush", physics="warp", graph_mode=graph_mode)
+    state, step = env.restore(rows, goals), jax.jit(jax.vmap(env.step))
+    other, original = states[1], stepping("FetchPush", "native")
+    for _ in range(2):
+        state, other = step(state, ACTIONS), original(other, ACTIONS)
+        found, expected = state.obs.observation[:, :6], other.obs.observation[:, :6]
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert not state.dropped.any()
 
 
 def test_lifted_twice_a_function_sees_all_elements_at_once():
