@@ -25,6 +25,17 @@ from her_jax.types import GoalEnv
 
 _FRAMES_PER_S = 25
 
+_PALETTE = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=none"
+_ENCODINGS: dict[str, dict[str, Any]] = {
+    ".mp4": {},
+    ".gif": {
+        "codec": "gif",
+        "pix_fmt_out": "pal8",
+        "output_params": ["-filter_complex", _PALETTE, "-loop", "0"],
+    },
+}
+"""Ending of a video's name -> how it is encoded, as `imageio_ffmpeg.write_frames` takes it."""
+
 
 def main(
     run: Annotated[Path, tyro.conf.Positional],
@@ -37,7 +48,7 @@ def main(
 
     Args:
       run: Run folder.
-      out: Video to write; default RUN/rollout.mp4.
+      out: Video to write, .mp4 or .gif; default RUN/rollout.mp4.
       episodes: How many of the held-out goals, one after the other.
       width: Pixels, a multiple of 16.
       height: Pixels, a multiple of 16.
@@ -63,7 +74,7 @@ def record(
     Args:
       run: whose environment and policy.
       state: its `TrainState`.
-      out: MP4 file to write.
+      out: MP4 or GIF file to write.
       episodes: how many.
       width: pixels, a multiple of 16.
       height: pixels, a multiple of 16.
@@ -72,8 +83,8 @@ def record(
       UserError: if the size does not suit the codec, there is nothing to film, or the encoder
         fails; a video that was there before stays.
     """
-    if out.suffix != ".mp4":
-        raise UserError(f"out: {out} is no .mp4 file")
+    if out.suffix not in _ENCODINGS:
+        raise UserError(f"out: {out} is no {' or '.join(_ENCODINGS)} file")
     for name, value in (("width", width), ("height", height)):
         if value <= 0 or value % 16:
             raise UserError(f"{name}: {value} is not a positive multiple of 16; try 320 x 240")
@@ -114,6 +125,7 @@ def _ffmpeg(out: Path, width: int, height: int, fps: float) -> Iterator[Callable
         (width, height),
         fps=fps,  # pyright: ignore[reportArgumentType]  # it takes halves, too
         macro_block_size=16,
+        **_ENCODINGS[out.suffix],
         ffmpeg_log_level="error",
     )
 

@@ -346,6 +346,8 @@ def test_render_and_plot(trained):
     small = ["--episodes", "1", "--width", "64", "--height", "48"]
     script("render", "run", *small, "--out", "film.mp4", folder=trained)
     assert b"ftyp" in (trained / "film.mp4").read_bytes()[:16]
+    script("render", "run", *small, "--out", "film.gif", folder=trained)
+    assert (trained / "film.gif").read_bytes().startswith(b"GIF89a")
     script("plot", "run", "--out", "curve.png", folder=trained)
     assert (trained / "curve.png").read_bytes().startswith(b"\x89PNG")
 
@@ -384,7 +386,7 @@ def test_render_and_plot(trained):
         ("train --resume nowhere", "run: nowhere is no folder"),
         ("train fetch-slide --resume run", "is of task 'FetchPush', not 'FetchSlide'"),
         ("train fetch-push --resume run", "has been trained for"),
-        ("render run --out film.gif", "out: film.gif is no .mp4 file"),
+        ("render run --out film.avi", "out: film.avi is no .mp4 or .gif file"),
         ("plot run --out curve.txt", "out: curve.txt is no picture"),
         ("evaluate .", "run: . holds no config.json"),
         ("evaluate run --episodes 0", "episodes: 0 is not positive"),
