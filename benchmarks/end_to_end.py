@@ -83,7 +83,8 @@ def main(
 
     for env in backends:
         one = dataclasses.replace(config, env=env)
-        row = measure(one, targets, limit_s, rounds, keep)
+        row = trained(one, targets, lambda: limit_s, keep)
+        row |= parts(one, rounds)
         keep(row, quiet=False)
         rows.append(row)
     print(table(rows, targets))
@@ -139,24 +140,6 @@ def table(rows: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
     return harness.markdown(header, lines)
 
 
-def measure(
-    config: Config,
-    targets: tuple[float, ...],
-    limit_s: float,
-    rounds: int,
-    keep: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """The row of one backend; of `warp` with the seconds of a first step.
-
-    JAX's ahead-of-time compiling leaves Warp's kernels to the first call, which would be timed.
-    """
-    env, first = launch.make_env(config.env), {}
-    if config.env.physics == "warp" and isinstance(env, her_envs.FetchEnv):
-        first = {"first_step_s": env_throughput.first_step_s(env)}
-    row = first | trained(config, targets, lambda: limit_s, lambda so_far: keep(first | so_far))
-    return row | parts(config, rounds)
-
-
 def trained(
     config: Config,
     targets: tuple[float, ...],
@@ -186,6 +169,9 @@ def trained(
         "seed": config.seed,
     }
     keep(row)
+    if config.env.physics == "warp" and isinstance(env, her_envs.FetchEnv):
+        # JAX's ahead-of-time compiling leaves Warp's kernels to the first call, which is timed.
+        row["first_step_s"] = env_throughput.first_step_s(env)
     return row | learn(env, judge, config, targets, limit_s, lambda so_far: keep(row | so_far))
 
 

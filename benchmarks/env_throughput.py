@@ -12,7 +12,7 @@ installed (its FetchSlide starts elsewhere). All take turns in one process on on
 are medians over the rounds, and what the first call takes longer, compiling, stands apart. Every
 call begins where an episode does, and the resets are not timed. Of this project's own a row also
 says which share of the observations was finite, and of the steps dropped contacts; of `mujoco-warp`
-which share of the worlds was finite in the end, and whether one ever dropped contacts.
+which share of the worlds was finite in the end, and whether one dropped contacts in a MuJoCo step.
 """
 
 # pyright: reportAttributeAccessIssue=false

@@ -58,7 +58,7 @@ import presets
 import train
 from her_envs import bitflip
 from her_jax import checkpoint, group, lock, metrics, provenance
-from her_jax.config import Config, ReplayConfig
+from her_jax.config import Config, EnvConfig, ReplayConfig
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
 from her_jax.types import GoalEnv
@@ -269,7 +269,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     )
     if any(word == "--seed" or word.startswith("--seed=") for word in base):
         raise UserError("seed: a sweep has several; give --seeds 0 1 2")
-    if {"--video", "--no-video"} & set(base):
+    if {"--video", "--no-video"} & {word.replace("_", "-") for word in base}:
         raise UserError("video: a sweep records none; leave it out, and use render.py RUN")
     group.resolve(options.batch)
     seeds = options.seeds
@@ -299,7 +299,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     for setting in settings:
         for seed in seeds:
             dataclasses.replace(setting.config, seed=seed)  # refuses a seed out of range
-    _require_different(settings)
+    settings = _different(settings)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
 
 
@@ -500,20 +500,30 @@ def _effective(config: Config) -> Config:
         replay = dataclasses.replace(replay, strategy="none", **usual)
     if replay.priority == "uniform":
         replay = dataclasses.replace(replay, priority_share=ReplayConfig.priority_share)
-    return dataclasses.replace(config, replay=replay)
+    env = config.env
+    if "warp" not in (env.physics, env.scored_on):
+        usual = {name: getattr(EnvConfig, name) for name in train.OF_WARP}
+        env = dataclasses.replace(env, **usual)
+    return dataclasses.replace(config, env=env, replay=replay)
 
 
-def _require_different(settings: Sequence[Setting]) -> None:
-    """Refuses settings that are one training, e.g. k=4 and k=4.0, or any k without relabelling."""
-    seen: dict[Config, str] = {}
+def _different(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """The settings without those that are the training of an earlier one, e.g. k=8 without HER.
+
+    Raises:
+      UserError: if two are the same once parsed, e.g. k=4 and k=4.0.
+    """
+    kept: dict[Config, Setting] = {}
     for setting in settings:
-        config = _effective(setting.config)
-        if config in seen:
+        earlier = kept.setdefault(_effective(setting.config), setting)
+        if earlier is setting:
+            continue
+        if earlier.config == setting.config:
             raise UserError(
-                f"grid: {seen[config]} and {setting.label} are one training; leave one out, or "
-                "make two sweeps of it"
+                f"grid: {earlier.label} and {setting.label} are one setting; name it once"
             )
-        seen[config] = setting.label
+        launch.console.print(f"{setting.label} is the same training as {earlier.label}; left out")
+    return tuple(kept.values())
 
 
 def _epochs(run: Run) -> bool:

@@ -29,7 +29,7 @@ from her_jax.train import TrainState
 _PREFIX = re.compile(r"^--(env|train|replay|agent|normalizer)\.([\w-]+)")
 """`--env.n 50` is the same as `--n 50`."""
 
-_OF_WARP = ("nconmax", "njmax", "graph_mode")
+OF_WARP = ("nconmax", "njmax", "graph_mode")
 """Settings without effect where nothing is simulated by MuJoCo Warp."""
 
 
@@ -79,6 +79,7 @@ def main() -> None:
         (run.folder / launch.VIDEO).unlink(missing_ok=True)  # of the shorter run
     else:
         settings = parse(words)
+        require_effect(settings.config.env)
         video = settings.options.video
         run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
         launch.console.print(f"run folder: {run.folder}")
@@ -134,11 +135,18 @@ def parse(words: list[str]) -> Launch:
         raise UserError(
             f"task: {task!r} and --task {settings.config.env.task!r} differ; name it once, first"
         )
-    env = settings.config.env
-    for name in _OF_WARP if "warp" not in (env.physics, env.scored_on) else ():
+    return settings
+
+
+def require_effect(env: EnvConfig) -> None:
+    """Refuses settings of MuJoCo Warp where it simulates nothing.
+
+    Raises:
+      UserError: names the setting.
+    """
+    for name in OF_WARP if "warp" not in (env.physics, env.scored_on) else ():
         if getattr(env, name) != getattr(EnvConfig, name):
             raise UserError(f"{name}: without effect on {env.physics} physics; leave it out")
-    return settings
 
 
 def _without_section(flag: re.Match[str]) -> str:
@@ -149,7 +157,8 @@ def _without_section(flag: re.Match[str]) -> str:
     """
     section, name = flag[1], flag[2].replace("-", "_")
     kinds = AGENTS.values() if section == "agent" else [type(getattr(Config(), section))]
-    if not any(field.name == name for kind in kinds for field in dataclasses.fields(kind)):
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    if not names & {name, name.removeprefix("no_")}:
         raise UserError(f"options: {flag[0]} is no setting; without its section it may be one")
     return f"--{flag[2]}"
 

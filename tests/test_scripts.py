@@ -22,7 +22,7 @@ import pytest
 import her_envs
 import launch
 import train as train_script
-from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, same, script
+from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, same, script
 from her_jax import evaluate, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import EnvConfig
@@ -100,6 +100,12 @@ def flipped(trained) -> Path:
     assert "training: 64 environment steps in 2 epochs, 0.125 updates a step" in printed
     assert "costs" not in printed
     return trained / "flipped"
+
+
+def test_a_setting_may_be_named_with_its_section():
+    words = ["fetch-slide", "--agent.no-layer-norm", "--replay.k", "2", "--env.scored_on=warp"]
+    config = train_script.parse(words).config
+    assert not ddpg(config).layer_norm and config.replay.k == 2 and config.env.scored_on == "warp"
 
 
 def test_a_plugin_that_exits_is_refused(trained):

@@ -89,7 +89,7 @@ def with_agent(config: Config, name: str) -> Config:
 
 def word(environment: str) -> str:
     """The command-line name of one of the environments in `TASKS`."""
-    return next(word for word, name in TASKS.items() if name == environment)
+    return {name: word for word, name in TASKS.items()}[environment]
 
 
 def environment(task: str) -> str:

@@ -24,7 +24,7 @@ def config(task: str, bits: int = 10) -> Config:
     return Config(
         env=EnvConfig(task=task, n=bits),
         train=TrainConfig(
-            env_steps=min(EPISODES * max(bits, 1), 2**30),  # of a length that none will be given
+            env_steps=min(EPISODES * max(bits, 1), 2**30),  # or it could not be counted
             num_envs=16,
             updates_per_cycle=40,
             cycles_per_epoch=50,

@@ -225,7 +225,7 @@ def test_sensors_are_read_as_if_every_pass_had_them(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("graph_mode", GRAPH_MODES)
 def test_a_gpu_steps_as_the_original_does(graph_mode):
-    """Two steps, so that a captured graph is played again."""
+    """Two steps, so that a captured graph is played again. Written without a GPU, not yet run."""
     assert jax.default_backend() == "gpu"
     states = played("FetchPush", "native", "stock")
     rows, goals = floats(np.asarray(states[1].physics.row)), np.asarray(states[1].obs.desired_goal)

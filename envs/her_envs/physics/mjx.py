@@ -325,14 +325,13 @@ class Mjx:
     def _make_data(self, count: int) -> Any:
         """MJX's data with room for `count` simulations; also while a program is traced."""
         sizes = capacities(count, self.nconmax, self.njmax) if self.name == "warp" else {}
-        with jax.ensure_compile_time_eval(), _alone(self.name):
+        with jax.ensure_compile_time_eval():
             return self._mjx.make_data(self.scene.model, impl=self.name, **sizes)
 
     def _overflow(self, data: Any) -> jax.Array:
         """Whether contacts or constraints had no room, bool []; never in pure JAX.
 
-        In any of the MuJoCo steps behind `data`, or in forward dynamics after them: of those alone
-        Warp sets no bits of `OverflowType` for contacts and rows.
+        In any of the MuJoCo steps behind `data`, or in forward dynamics after them; see `drops`.
         """
         if self.name == "jax":
             return jnp.zeros((), bool)
@@ -365,8 +364,7 @@ class Mjx:
                     )
                 options["graph_mode"] = warp.JaxCallableGraphMode[graph_mode.upper()]
         try:
-            with _alone(self.name):
-                on_device = self._mjx.put_model(model, impl=self.name, **options)
+            on_device = self._mjx.put_model(model, impl=self.name, **options)
         except NotImplementedError as error:
             raise UserError(
                 f"physics: {self.name!r} cannot simulate this model ({error}); use model 'portable'"
@@ -413,7 +411,10 @@ def capacities(count: int, nconmax: int = NCONMAX, njmax: int = NJMAX) -> dict[s
 
 
 def drops(overflow: Any) -> Any:
-    """Bits of MuJoCo Warp's `OverflowType` that say that something had no room."""
+    """Bits of MuJoCo Warp's `OverflowType` that say that something had no room.
+
+    A step sets them for contacts and rows, forward dynamics alone do not.
+    """
     from mujoco.mjx.third_party.mujoco_warp._src.types import OverflowType
 
     return overflow & ~sum(int(OverflowType[name]) for name in _SOLVER_LIMITS)
@@ -524,18 +525,6 @@ def _unbatched(many: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[0], many(*jax.tree.map(lambda x: x[None], args)))
 
     return one
-
-
-def _alone(implementation: str) -> Any:
-    """Keeps XLA's threads out of Warp, whose default device is one for all threads.
-
-    To MJX, which changes that device, while a program of Warp may still run on a CPU.
-    """
-    if implementation == "jax":
-        return contextlib.nullcontext()
-    from warp._src.jax import ffi
-
-    return ffi._FFI_CALLBACK_LOCK
 
 
 def _library(implementation: str) -> Any:
