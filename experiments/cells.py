@@ -77,8 +77,9 @@ def trained(chosen: Options) -> tuple[Run, TrainState]:
       UserError: if the options do not fit, or the folder holds no run.
     """
     if chosen.run is not None:
-        if dataclasses.replace(chosen, run=None) != Options(figures=chosen.figures):
-            raise UserError("run: it is looked at and not trained; leave out the options of a run")
+        for name in ("task", "seed", "env_steps", "out"):
+            if getattr(chosen, name) != getattr(type(chosen), name):
+                raise UserError(f"{name}: without effect on a run that is there; leave it out")
         run = launch.open_run(chosen.run)
         _, state, _ = run.restore()
         return run, state

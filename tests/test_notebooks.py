@@ -78,6 +78,7 @@ def test_notebooks_run_as_scripts(name, live, tmp_path):
     ("name", "words", "message"),
     [
         ("learning_curves", "--run nowhere", "run: nowhere is no folder"),
+        ("learning_curves", "--run nowhere --seed 3", "seed: without effect on a run"),
         ("learning_curves", "--figures file", "figures: file cannot be made"),
         ("inside_the_buffer", "--k -1", "k: -1.0 must be finite and at least 0"),
         ("throughput", "--contestants me", "contestants: 'me' is unknown"),
