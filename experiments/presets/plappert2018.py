@@ -5,7 +5,8 @@ Hardware:  19 MPI workers in the original; here one process on any device
 Time:      4.75 M environment steps and 100,000 updates; an hour for each 0.54 M steps on one CPU
            core with other work beside
 Expected:  curves like figure 3 of arXiv:1802.09464; success 0.9 on 200 held-out goals of FetchPush
-           by 0.86 M steps and 0.99 after 1.05 M (one seed), the other tasks not tried
+           by 0.86 M steps and 0.99 after 1.05 M (one seed), the other tasks not tried; with the
+           share of one worker (`--num-envs 2 --batch-size 256`) one seed by 0.55 M, one not by 0.6
 
 Nineteen workers with two environments and a batch of 256 each become 38 environments and one
 batch of 4,864. Their private buffers of 20,000 episodes, which a run of 50 epochs never fills,
