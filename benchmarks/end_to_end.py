@@ -177,7 +177,7 @@ def trained(
 
 def parts(config: Config, rounds: int) -> dict[str, float]:
     """Median seconds over rounds that the parts of a cycle take, each a program of its own."""
-    env, _ = launch.make_envs(config.env)
+    env = launch.make_env(config.env)
     agent = agents.make(config.agent, env)
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(0))
     play = jax.jit(functools.partial(train.explore, env, agent, config))

@@ -108,9 +108,9 @@ def test_a_setting_may_be_named_with_its_section():
     assert not ddpg(config).layer_norm and config.replay.k == 2 and config.env.scored_on == "warp"
 
 
-def test_a_plugin_that_exits_is_refused(trained):
-    (trained / "leaves.py").write_text("import sys; sys.exit()")
-    printed = script("train", "fetch-push", "--plugin", "leaves.py", folder=trained, rc=2)
+def test_a_plugin_that_exits_is_refused(tmp_path):
+    (tmp_path / "leaves.py").write_text("import sys; sys.exit()")
+    printed = script("train", "fetch-push", "--plugin", "leaves.py", folder=tmp_path, rc=2)
     assert "plugin: leaves.py fails: SystemExit" in printed
 
 

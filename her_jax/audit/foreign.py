@@ -35,7 +35,7 @@ _STORED = ("observation", "achieved_goal", "desired_goal", "action")
 
 _DAMAGED = (
     *(OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error),
-    *(NotImplementedError, RuntimeError),  # compressions and encryption that zipfile does not know
+    RuntimeError,  # of a compression or encryption that zipfile does not know
 )
 """What reading a file that is no archive of plain arrays may raise."""
 
