@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from her_jax.errors import UserError
@@ -20,6 +19,18 @@ from her_jax.relabel import STRATEGIES
 def _require(holds: bool, field: str, value: Any, remedy: str) -> None:
     if not holds:
         raise UserError(f"{field}: {value!r} {remedy}")
+
+
+_TYPES = {bool: "truth value", int: "whole number", float: "number", str: "text", tuple: "list"}
+"""Type of a setting -> what its values are called."""
+
+
+def _require_types(settings: Any) -> None:
+    """Refuses values of another type than a setting's default; whole numbers are numbers too."""
+    for field in dataclasses.fields(settings):
+        wanted, value = type(field.default), getattr(settings, field.name)
+        if wanted in _TYPES and (wanted, type(value)) != (float, int):
+            _require(type(value) is wanted, field.name, value, f"is no {_TYPES[wanted]}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +66,9 @@ class EnvConfig:
     count."""
     n: int = 10
     """Bits of BitFlip; other environments have none."""
+
+    def __post_init__(self) -> None:
+        _require_types(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +111,7 @@ class ReplayConfig:
     that draw from the whole buffer 16 in all; 0 for none."""
 
     def __post_init__(self) -> None:
+        _require_types(self)
         _require(
             self.capacity > 0,
             "capacity",
@@ -182,6 +197,7 @@ class NormalizerConfig:
     """Normalised values are clipped to +- this."""
 
     def __post_init__(self) -> None:
+        _require_types(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             _require(
@@ -200,6 +216,7 @@ class DDPGConfig:
     """Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971)."""
 
     NAME: ClassVar[str] = "ddpg"
+    DISCRETE: ClassVar[bool] = False
 
     hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the hidden layers of actor and critic."""
@@ -218,13 +235,13 @@ class DDPGConfig:
     discount: float = 0.98
     """gamma; 1 - 1/T in Baselines."""
     target_rate: float = 0.05
-    """Share of the online parameters that a move of the target networks mixes in."""
+    """tau, the share of the online parameters that a move of the target networks mixes in."""
     target_period: int = 40
     """Updates between two moves of the target networks; 40 is Baselines' once a cycle."""
     average_rate: float = 1.0
-    """Rate of the running average of the actor's parameters that acts where nothing is explored; 1
-    for the actor itself. An average over many updates steadies what is evaluated (Polyak and
-    Juditsky 1992); the HER paper tests with the target network."""
+    """Rate of the exponential moving average of the actor's parameters that acts where nothing is
+    explored; 1 for the actor itself. An average over many updates steadies what is evaluated
+    (Polyak and Juditsky 1992), and lags by as many."""
     action_l2: float = 1.0
     """Weight of the mean squared action in the actor's loss."""
     noise_std: float = 0.2
@@ -245,6 +262,7 @@ class TD3Config:
     """
 
     NAME: ClassVar[str] = "td3"
+    DISCRETE: ClassVar[bool] = False
 
     hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
@@ -261,7 +279,7 @@ class TD3Config:
     discount: float = 0.98
     """gamma."""
     target_rate: float = 0.05
-    """Share of the online parameters that a move of the target networks mixes in."""
+    """tau, the share of the online parameters that a move of the target networks mixes in."""
     actor_period: int = 2
     """Updates of the critics between two updates of the actor and moves of the targets (d)."""
     target_noise_std: float = 0.2
@@ -288,6 +306,7 @@ class SACConfig:
     """
 
     NAME: ClassVar[str] = "sac"
+    DISCRETE: ClassVar[bool] = False
 
     hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
@@ -305,7 +324,7 @@ class SACConfig:
     discount: float = 0.98
     """gamma."""
     target_rate: float = 0.05
-    """Share of the online parameters that a move of the target networks mixes in."""
+    """tau, the share of the online parameters that a move of the target networks mixes in."""
     target_period: int = 1
     """Updates between two moves of the target networks."""
     temperature: float = 0.1
@@ -332,6 +351,7 @@ class DQNConfig:
     """Deep Q-network for discrete actions (Mnih et al. 2015), as the HER paper uses it."""
 
     NAME: ClassVar[str] = "dqn"
+    DISCRETE: ClassVar[bool] = True
 
     hidden: tuple[int, ...] = (256,)
     """Widths of the hidden layers; one of 256 in the HER paper's section 3.1."""
@@ -342,7 +362,7 @@ class DQNConfig:
     discount: float = 0.98
     """gamma."""
     target_rate: float = 0.05
-    """Share of the online parameters that a move of the target network mixes in."""
+    """tau, the share of the online parameters that a move of the target network mixes in."""
     target_period: int = 40
     """Updates between two moves of the target network; 40 is once a cycle in the HER paper."""
     double: bool = False
@@ -368,14 +388,17 @@ _NOT_NEGATIVE = ("action_l2", "noise_std", "target_noise_std", "target_noise_cli
 
 
 def _check_agent(agent: Any) -> None:
-    """The rules of every agent's settings, by name of the setting.
+    """The rules of every agent's settings, by name of the setting; `hidden` may be a list.
 
     Raises:
       UserError: names the setting, its value and what it should be.
     """
+    if isinstance(agent.hidden, list):  # as in JSON; what JAX compiles for must be hashable
+        object.__setattr__(agent, "hidden", tuple(agent.hidden))
+    _require_types(agent)
     values = vars(agent)
     _require(
-        len(agent.hidden) > 0 and all(width > 0 for width in agent.hidden),
+        len(agent.hidden) > 0 and all(type(width) is int and width > 0 for width in agent.hidden),
         "hidden",
         agent.hidden,
         "needs at least one positive width, e.g. 256 256 256",
@@ -454,12 +477,13 @@ class TrainConfig:
     bfloat16 on TPUs and float32 on CPUs) or "float32". Physics and the policy's actions do not
     change with it."""
     eval_episodes: int = 200
-    """Held-out goals on which success is measured after every epoch (Baselines: 10 episodes of each
-    of its workers, with goals drawn anew)."""
+    """Held-out goals on which success is measured after every epoch (Baselines: 10 rounds of 2
+    episodes in each of its workers, with goals drawn anew)."""
     checkpoint_period: int = 1
     """Epochs between two checkpoints; one is always written at the end."""
 
     def __post_init__(self) -> None:
+        _require_types(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             _require(
@@ -494,6 +518,7 @@ class Config:
     normalizer: NormalizerConfig = NormalizerConfig()
 
     def __post_init__(self) -> None:
+        _require_types(self)
         _require(0 <= self.seed < 2**31, "seed", self.seed, "must lie in [0, 2**31)")
         capacity, num_envs = self.replay.capacity, self.train.num_envs
         _require(
@@ -545,10 +570,7 @@ class Config:
                 "normalizer": NormalizerConfig,
             }
             values = values | {"agent": agent}
-            for name, part in parts.items():
-                _require_types(name, part, values[name])
-            _require_types("", cls, {"seed": values["seed"]})
-            nested = {name: part(**_tuples(values[name])) for name, part in parts.items()}
+            nested = {name: part(**values[name]) for name, part in parts.items()}
             return cls(seed=values["seed"], **nested)
         except (KeyError, TypeError) as error:
             raise UserError(
@@ -563,25 +585,3 @@ _CHANGEABLE = (
 )
 """Settings that do not change what a checkpoint is: it may be read with others. Of a plugin the
 checkpoint knows the hash, which counts, and not the place."""
-
-
-_TYPES = {bool: "truth value", int: "whole number", float: "number", str: "text", tuple: "list"}
-"""Type of a setting -> what its values are called."""
-
-
-def _require_types(part: str, kind: Any, values: dict[str, Any]) -> None:
-    """Refuses values of another type than a setting's default; whole numbers are numbers too."""
-    for field in dataclasses.fields(kind):
-        wanted, value = type(field.default), values.get(field.name, field.default)
-        found = tuple if isinstance(value, list) else type(value)
-        if wanted in _TYPES and found is not wanted and (wanted, found) != (float, int):
-            name = f"{part}.{field.name}".strip(".")
-            raise UserError(f"config: {name}: {value!r} is no {_TYPES[wanted]}; restore it")
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples."""
-    return {
-        name: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        for name, value in values.items()
-    }

@@ -100,10 +100,10 @@ AUDITED_AS = {name: name for name in STRATEGIES}
 
 
 def register(name: str, strategy: Strategy, *, audited_as: str) -> None:
-    """Adds a strategy under a name that configurations may then use.
+    """Adds a strategy under a name that configurations may use, after a look at where it points.
 
     Args:
-      name: a new one.
+      name: a new one, or one registered before, which this strategy replaces.
       strategy: pure and unbatched; see `Strategy`.
       audited_as: the built-in strategy that may take goals from the same places: "future" for later
         states of the episode, "episode" for any of its states, "random" for any stored state, and
@@ -111,15 +111,50 @@ def register(name: str, strategy: Strategy, *, audited_as: str) -> None:
         come from anywhere else.
 
     Raises:
-      UserError: if the name is taken, or there is no strategy `audited_as`, or it is `none`.
+      UserError: if the name is a built-in one, there is no strategy `audited_as`, or it is `none`,
+        or the strategy fails or points outside of what is stored.
     """
-    if name in STRATEGIES:
-        raise UserError(f"strategy: {name!r} is taken; choose another name")
+    if name in _BUILT_IN:
+        raise UserError(f"strategy: {name!r} is a built-in one; choose another name")
     if audited_as not in AUDITED_AS or audited_as == "none":
         known = ", ".join(known for known in AUDITED_AS if known != "none")
         raise UserError(f"audited_as: {audited_as!r} is unknown; choose one of {known}")
+    _try(name, strategy)
     STRATEGIES[name] = strategy
     AUDITED_AS[name] = AUDITED_AS[audited_as]
+
+
+def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> None:
+    """Refuses a strategy that does not run, or names moments that are not stored.
+
+    JAX takes the nearest element for an index outside of an array, so that a replayed goal would be
+    a real one, and only too often the last.
+    """
+    times = jnp.tile(jnp.arange(horizon), 20)
+    keys = jax.random.split(jax.random.key(0), len(times))
+
+    def point(key: Key, time: jax.Array) -> tuple[jax.Array, jax.Array]:
+        at = strategy(key, Moment(jnp.asarray(1), time), jnp.asarray(stored), horizon)
+        return jnp.asarray(at.episode), jnp.asarray(at.time)
+
+    try:
+        episode, time = jax.jit(jax.vmap(point))(keys, times)
+    except Exception as error:  # whatever a user's function may raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"strategy: {name!r} fails: {reason}; mend it") from None
+    for what, found, low, high in (
+        ("time", time, REQUEST, horizon),
+        ("episode", episode, 0, stored - 1),
+    ):
+        if found.ndim != 1 or not jnp.issubdtype(found.dtype, jnp.integer):
+            raise UserError(f"strategy: {name!r} gives no whole number for the {what} of a goal")
+        outside = (found < low) | (found > high)
+        if outside.any():
+            i = int(jnp.argmax(outside))
+            raise UserError(
+                f"strategy: {name!r} points to {what} {found[i]} from time {times[i]}, which of "
+                f"{stored} episodes of {horizon} steps is not in {low}..{high}; mend it"
+            )
 
 
 def forget() -> None:

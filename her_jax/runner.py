@@ -65,7 +65,7 @@ class Run:
         self,
         env: GoalEnv,
         config: Config,
-        folder: Path,
+        folder: Path | str,
         console: Console | None = None,
         judge: GoalEnv | None = None,
     ) -> None:
@@ -81,10 +81,17 @@ class Run:
 
         Raises:
           UserError: if goal buffer or simulations would not fit into free memory, a judge is
-            missing, agent or priority do not fit the environment, or the steps of whole epochs
-            cannot be counted.
+            missing, the environment lacks something, agent or priority do not fit it, or the steps
+            of whole epochs cannot be counted.
         """
-        self.env, self.config, self.folder = env, config, folder
+        if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+            raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
+        lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not hasattr(env, name)]
+        if lacking:
+            raise UserError(
+                f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
+            )
+        self.env, self.config, self.folder = env, config, Path(folder)
         trained, scored = (config.env.physics, config.env.model), (config.env.scored_on, "stock")
         if judge is None and trained != scored:
             raise UserError(

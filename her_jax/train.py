@@ -320,7 +320,7 @@ def learn(
         inputs = _inputs(config, statistics, batch, way, noise_key)
         labels = {
             "replayed_reward": jnp.mean(reward),
-            "hindsight_ratio": jnp.mean(batch.relabelled),
+            "hindsight_ratio": jnp.mean(batch.hindsight),
         }
         shown = jax.tree.map(lambda x: x[: settings.audited_rows], Drawn(steps, batch, reward, way))
         return (inputs, update_key), (labels, shown)

@@ -180,6 +180,8 @@ class GoalSpec:
             fits = len(box.low) == len(box.high) == self.size
             fits = fits and all(a <= b for a, b in zip(box.low, box.high, strict=True))
             _require(fits, f"{field}: {box} is no box of {self.size} coordinates, low before high")
+            finite = all(map(math.isfinite, (*box.low, *box.high)))
+            _require(finite, f"{field}: {box} is not finite; say within what goals lie")
 
     @property
     def size(self) -> int:
@@ -365,8 +367,9 @@ class GoalEnv(Protocol):
     def reward(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:
         """The only definition of the reward: [..., G], [..., G] -> [...], in [-1, 0].
 
-        Agents clip targets to what such rewards can add up to. A reward above 0 is refused before
-        training; one below -1, as of `dense` beyond 1 m, is learned from as far as the clip allows.
+        Agents clip targets to what such rewards can add up to. Before training a reward above 0 is
+        refused, and a sparse one below -1; from a dense one below -1, as beyond 1 m, agents learn
+        as far as the clip allows.
         """
         ...
 

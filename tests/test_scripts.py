@@ -27,6 +27,7 @@ from her_jax import evaluate, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import EnvConfig
 from her_jax.runner import Run
+from her_jax.types import GoalObs
 
 TINY = [
     *("--env-steps", "200", "--num-envs", "2", "--cycles-per-epoch", "1"),
@@ -168,6 +169,23 @@ def test_train_leaves_everything_in_the_run_folder(trained):
     assert summary["task"] == "FetchPush" and summary["seed"] == 3
     assert summary["env_steps"] == 200 and summary["updates"] == 4
     assert json.loads((run / "config.json").read_text())["agent"]["hidden"] == [8]
+
+
+@pytest.mark.parametrize("name", ["run", "flipped"])
+def test_a_policy_is_exported(name, trained, flipped):
+    """What JAX alone reads acts as the run does, on any number of observations."""
+    printed = script("export", name, folder=trained)
+    assert f"wrote {name}/policy.jax" in printed
+    exported = jax.export.deserialize((trained / name / "policy.jax").read_bytes())
+    run = launch.open_run(trained / name)
+    _, state, _ = run.restore()
+    for count in (1, 5):
+        keys = jax.random.split(jax.random.key(count))
+        observation = jax.random.normal(keys[0], (count, run.env.observation_size))
+        goal = jax.random.normal(keys[1], (count, run.env.goal_spec.size))
+        acted = run.act(state, GoalObs(observation, goal, goal))
+        assert jnp.allclose(exported.call(observation, goal), acted, atol=1e-6)
+    (trained / name / "policy.jax").unlink()
 
 
 def test_resume_goes_on_to_a_longer_budget(flipped, tmp_path):

@@ -6,7 +6,7 @@ from her_jax.agents.ddpg import DDPG
 from her_jax.agents.dqn import DQN
 from her_jax.agents.sac import SAC
 from her_jax.agents.td3 import TD3
-from her_jax.config import AgentConfig, DDPGConfig, DQNConfig, SACConfig, TD3Config
+from her_jax.config import AGENTS, AgentConfig, DDPGConfig, DQNConfig, SACConfig, TD3Config
 from her_jax.errors import UserError
 from her_jax.types import Agent, GoalEnv
 
@@ -17,10 +17,12 @@ def make(config: AgentConfig, env: GoalEnv) -> Agent:
     Raises:
       UserError: if the agent and the environment's actions do not fit.
     """
-    if env.discrete != (isinstance(config, DQNConfig)):
-        kind, fits = ("discrete", "dqn") if env.discrete else ("continuous", "ddpg, td3 or sac")
+    if env.discrete != config.DISCRETE:
+        kind = "discrete" if env.discrete else "continuous"
+        fits = [name for name, one in AGENTS.items() if env.discrete == one.DISCRETE]
         raise UserError(
-            f"agent: {config.NAME!r} does not fit the {kind} actions of {env.name}; use {fits}"
+            f"agent: {config.NAME!r} does not fit the {kind} actions of {env.name}; "
+            f"use {' or '.join(fits)}"
         )
     match config:
         case DDPGConfig():

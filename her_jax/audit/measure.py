@@ -76,8 +76,8 @@ def measure(
     Returns:
       Episodes, outcomes and these numbers. Distances are in the goal's units.
 
-        hindsight_ratio: relabelled share of the drawn rows, with those that are given a goal that
-          another episode was asked for, which are no hindsight rows below.
+        hindsight_ratio: share of the drawn rows whose goal is one that was achieved, the hindsight
+          rows below; those that are given what another episode was asked for are none.
         replayed_reward: mean reward of a single step of the drawn rows.
         identity_mismatches: of as many rows, drawn anew and uniformly, those whose reward under the
           requested goal differs between a whole batch and one row at a time by more than a
@@ -111,7 +111,7 @@ def measure(
     steps = buffer.sample(state.buffer, rows_key, SAMPLED_ROWS, distribution)
     drawn, reward = train.replayed(env, config, state.buffer, steps, label_key)
     numbers = {
-        "hindsight_ratio": jnp.mean(drawn.relabelled),
+        "hindsight_ratio": jnp.mean(drawn.hindsight),
         "replayed_reward": jnp.mean(reward),
         "identity_mismatches": _identity_mismatches(env, config, state.buffer, identity_key),
         **_stored_goals(env.goal_spec, state.buffer),

@@ -27,7 +27,8 @@ def examine(env: GoalEnv) -> dict[str, str]:
     Returns:
       Part of the test -> "pass", or what is wrong: the three hand-written pairs; `pure`, the reward
       is a function of (achieved, desired) alone; `grounded`, so is success; `agrees`, a sparse
-      reward is highest exactly where the goal is reached; `range`, no reward is above zero.
+      reward is highest exactly where the goal is reached; `range`, no reward is above 0, and no
+      sparse one below -1.
     """
     pairs = env.reward_pairs
     results = dict.fromkeys(_NAMES - {pair.name for pair in pairs}, "no such pair")
@@ -88,22 +89,36 @@ def _agrees(env: GoalEnv) -> str:
     """Random pairs, some within and some beyond the tolerance."""
     achieved, desired = map(jnp.asarray, _pairs(env))
     paid, reached = np.asarray(env.reward(achieved, desired)), env.success(achieved, desired)
-    if len(np.unique(paid)) > 2:
-        return "pass"  # dense
+    if not _is_sparse(paid):
+        return "pass"
     hit = max(pair.reward for pair in env.reward_pairs)
     differ = int(((paid == hit) != np.asarray(reached)).sum())
     return f"reward and success disagree on {differ} of 64 random pairs" if differ else "pass"
 
 
 def _range(env: GoalEnv) -> str:
-    """No reward above zero, where the agents clip every target (`agents.parts.clipped`)."""
-    achieved, desired = map(jnp.asarray, _pairs(env))
-    highest = max(
-        float(jnp.max(env.reward(achieved, desired))), *(pair.reward for pair in env.reward_pairs)
-    )
+    """What the agents' clipping of targets leaves whole (`agents.parts.clipped`), near and far."""
+    far = np.random.default_rng(2).uniform(*env.goal_spec.bounds, (2, 64, env.goal_spec.size))
+    paid = [
+        np.asarray(env.reward(*map(jnp.asarray, pairs)))
+        for pairs in (_pairs(env), far.astype(np.float32))
+    ]
+    examples = np.asarray([pair.reward for pair in env.reward_pairs], np.float32)
+    paid = np.concatenate([*paid, examples])
+    highest, lowest = paid.max(), paid.min()
     if highest > 0:
         return f"pays up to {highest:g}; targets are clipped at 0, so pay at most 0, e.g. -1 or 0"
+    if lowest < -1 and _is_sparse(paid):
+        return (
+            f"pays {lowest:g} where the goal is missed; targets are clipped to what -1 a step adds "
+            "up to, so pay -1"
+        )
     return "pass"
+
+
+def _is_sparse(paid: np.ndarray) -> bool:
+    """Whether rewards [N] take two values at most."""
+    return len(np.unique(paid)) <= 2
 
 
 def _pairs(env: GoalEnv) -> tuple[np.ndarray, np.ndarray]:

@@ -52,8 +52,38 @@ def test_the_auditor_stops_one_that_breaks_its_promise(registered, config, tmp_p
         Run(PointEnv(), with_(config, strategy="earlier"), tmp_path / "r", SILENT).start()
 
 
-def test_names_are_taken_once(registered):
-    with pytest.raises(UserError, match="strategy: 'future' is taken"):
+def beyond(*, episode: int = 0, time: int = 0, moment=Moment):
+    """A strategy that points so much beyond the step's own moment."""
+    return lambda key, step, stored, horizon: moment(step.episode + episode, step.time + time)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "complaint"),
+    [
+        (beyond(time=2), "points to time 51 from time 49, which of 3 episodes of 50 steps is not"),
+        (beyond(time=-2), "points to time -2 from time 0"),
+        (beyond(episode=2), "points to episode 3"),
+        (lambda key, step: step, "fails: "),
+        (beyond(moment=lambda *at: at), "fails: "),
+        (beyond(time=jnp.pi), "gives no whole number for the time"),  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_a_strategy_that_points_nowhere_is_refused(registered, strategy, complaint):
+    """JAX would take the nearest element, and replay a goal that nobody meant."""
+    with pytest.raises(UserError, match=complaint):
+        registered("lost", strategy, audited_as="random")
+    assert "lost" not in relabel.STRATEGIES
+
+
+def test_names_of_ones_own_may_be_given_again(registered):
+    """As a notebook does, where a cell runs twice."""
+    registered("soon", soon, audited_as="future")
+    registered("soon", earlier, audited_as="episode")
+    assert relabel.STRATEGIES["soon"] is earlier and relabel.AUDITED_AS["soon"] == "episode"
+
+
+def test_built_in_names_are_taken(registered):
+    with pytest.raises(UserError, match="strategy: 'future' is a built-in one"):
         registered("future", soon, audited_as="future")
     with pytest.raises(UserError, match="audited_as: 'futur' is unknown"):
         registered("soon", soon, audited_as="futur")

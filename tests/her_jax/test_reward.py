@@ -102,10 +102,31 @@ class Positive(PointEnv):
         return tuple(pair._replace(reward=pair.reward + 1) for pair in super().reward_pairs)
 
 
+class Tenfold(PointEnv):
+    """Pays -10 for a miss, and says so."""
+
+    def reward(self, achieved_goal, desired_goal):
+        return 10 * super().reward(achieved_goal, desired_goal)
+
+    @property
+    def reward_pairs(self):
+        return tuple(pair._replace(reward=10 * pair.reward) for pair in super().reward_pairs)
+
+
+class Distant(PointEnv):
+    """Pays for being far away."""
+
+    def reward(self, achieved_goal, desired_goal):
+        far = jnp.linalg.norm(achieved_goal - desired_goal, axis=-1) > 1.5
+        return jnp.where(far, 5.0, super().reward(achieved_goal, desired_goal))
+
+
 @pytest.mark.parametrize(
     ("env", "part", "complaint"),
     [
         (Positive(), "range", "pays up to 1; targets are clipped at 0"),
+        (Tenfold(), "range", "pays -10 where the goal is missed"),
+        (Distant(), "range", "pays up to 5; targets are clipped at 0"),
         (Remembering(), "pure", "depends on order"),
         (Peeking(), "pure", "calls back to the host"),
         (Batchwise(), "pure", "depends on order"),
