@@ -8,12 +8,19 @@ In this order, each part only while there is time left:
     memory
     a first step, in which Warp compiles its kernels into the folder that WARP_CACHE_PATH names
     throughput of as many worlds as the preset has
-    FetchPush from scratch to 0.9
+    the task (FetchPush unless --task names another) from scratch to 0.9 and 0.95
+    how long the training's program takes to compile from the cache
     throughput of MuJoCo's C engine, and up to 8,192 worlds
     the short fidelity report
-    throughput of more worlds, of Warp alone and of the pruned model
-    the same training on native physics, and where the time of a cycle goes on both
-    throughput of the other tasks, and with other graph modes
+    throughput of more worlds, of Warp alone and of the pruned model; FetchPickAndPlace's
+    success of the trained policy on native physics and on warp, on 1,000 goals
+    the same training on native physics, with its policy's success on both
+    where the time of a cycle goes on both
+    eight seeds as one program beside eight single ones
+    throughput of few worlds beside Gymnasium-Robotics and, if it is installed, EnvPool
+    throughput and training of the other tasks, throughput with other graph modes
+
+In the end stands what a step costs however many worlds there are, and what each world adds.
 
 No part begins with less than a minute of the budget left, none that compiles kernels of its own or
 several programs with less than two and a half, and no training with less than three and a half. A
@@ -37,6 +44,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import faulthandler
+import functools
 import importlib.util
 import math
 import shutil
@@ -48,6 +56,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import psutil
 
 import end_to_end
@@ -55,8 +64,10 @@ import env_throughput
 import fidelity
 import harness
 import her_envs
+import launch
 import presets
-from her_jax import provenance
+import sweeping
+from her_jax import agents, provenance, rollout, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 
@@ -65,6 +76,18 @@ WORLDS = (512, 1024, 4096, 8192, 16384, 32768)
 
 MANY = 8192
 """More worlds than these are measured after the fidelity report."""
+
+OTHERS = ("FetchPickAndPlace", "FetchReach", "FetchSlide", "FetchPush")
+"""Tasks beside the one that most parts measure, in the order of their parts."""
+
+PEERS = 64
+"""Worlds beside Gymnasium-Robotics, which takes a process for each."""
+
+AGENTS = 8
+"""Seeds that train as one program."""
+
+GOALS = 1000
+"""Held-out goals of a policy on either physics."""
 
 OTHER_GRAPHS = ("warp-staged", "warp-staged-ex", "warp-nograph")
 """Contestants with other graph modes than the default."""
@@ -138,7 +161,7 @@ class Report:
         if jax.default_backend() != "cpu":  # which takes its time
             faulthandler.dump_traceback_later(HANGS_S, exit=True)
         try:
-            result = {"result": measure(), "memory_used_mib": memory_used()}
+            result = {"result": measure(), "memory": memory_used()}
             del self.so_far[name]
         except Exception as error:  # whatever a driver may raise; the next part may work
             traceback.print_exc()
@@ -151,6 +174,10 @@ class Report:
                 require_device(name)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def derive(self, name: str, result: Any) -> None:
+        """Writes what follows from the rows, in place of what followed from earlier ones."""
+        self._add(name, 0.0, {"result": result})
 
     def left_s(self) -> float:
         """Seconds of the budget."""
@@ -199,7 +226,7 @@ def main(
       budget_s: Seconds from the program's start on in which parts should end; without effect on a
         CPU.
       worlds: Numbers of environments.
-      task: Task of the parts that measure one.
+      task: Task of the parts that measure one, training included.
       smoke: A tiny run that only shows that everything works.
       out: Results file; default runs/benchmarks/accelerator.json.
     """
@@ -211,10 +238,12 @@ def main(
         worlds = (2,)
         if jax.default_backend() == "cpu":  # which takes its time
             budget_s = math.inf
+    launch.keep_programs()
     path = harness.results_file("accelerator", out, smoke, continues=True)
     spent_s = time.time() - psutil.Process().create_time()  # by a clock that may have been set
     report = Report(path, budget_s - min(max(spent_s, 0.0), 2 * PART_S))
     few = [count for count in worlds if count <= MANY] or [worlds[0]]
+    policies: dict[tuple[str, str], rollout.Policy] = {}
 
     def throughput(name: str, count: int, *contestants: str, needs_s: float = PART_S) -> None:
         steps = 2 if smoke else 50
@@ -227,22 +256,36 @@ def main(
             needs_s,
         )
 
-    def train(physics: str) -> None:
-        name = f"training to 0.9 on {physics}"
-        report.part(
-            name,
-            lambda: training(physics, smoke, report.left_s, lambda row: report.keep(name, row)),
-            needs_s=TRAINING_S + PART_S,
-        )
+    def train_on(physics: str, name: str = task) -> None:
+        part = f"training of {name} on {physics}"
+
+        def measure() -> dict[str, Any]:
+            config, keep = preset(name, physics, smoke), lambda row: report.keep(part, row)
+            row, policies[name, physics] = training(config, smoke, report.left_s, keep)
+            return row
+
+        report.part(part, measure, needs_s=TRAINING_S + PART_S)
+
+    def transfer(physics: str) -> None:
+        def measure() -> dict[str, Any]:
+            if (task, physics) not in policies:
+                raise UserError("policy: none; an earlier run of this program has trained it")
+            word, goals = presets.word(task), 2 if smoke else GOALS
+            policy = policies[task, physics]
+            return end_to_end.transferred(word, policy, ("native", "warp"), goals)
+
+        report.part(f"success of the policy trained on {physics}", measure, KERNELS_S)
 
     def parts(physics: str) -> None:
+        config = preset(task, physics, smoke)
         name = f"parts of a cycle on {physics}"
-        report.part(name, lambda: end_to_end.parts(preset(physics, smoke), rounds=2), KERNELS_S)
+        report.part(name, lambda: end_to_end.parts(config, rounds=2), KERNELS_S)
 
     report.part(f"memory of {task}", lambda: memory(task))
     report.part(f"first step of Warp for {task}", lambda: first_step(task), KERNELS_S)
     throughput(task, few[0], "warp")
-    train("warp")
+    train_on("warp")
+    report.part("compiling training again", lambda: compile_s(preset(task, "warp", smoke)))
     throughput(task, few[0], "native", "batch")
     for count in few[1:]:
         throughput(task, count, "warp")
@@ -254,26 +297,116 @@ def main(
         throughput(task, count, "mujoco-warp")
     for count in dict.fromkeys((few[-1], worlds[-1])):
         throughput(task, count, "warp-fast", needs_s=KERNELS_S)
+    others = [] if smoke else [name for name in OTHERS if name != task]
+    for name in others[:1]:
+        for contestant in ("warp", "warp-fast"):
+            for count in dict.fromkeys((few[-1], worlds[-1])):
+                throughput(name, count, contestant, needs_s=KERNELS_S)
+    transfer("warp")
     if not smoke:
-        train("native")
+        train_on("native")
+        transfer("native")
     parts("warp")
     if not smoke:
         parts("native")
-        for name in her_envs.TASKS:
-            if name != task:
-                throughput(name, few[-1], "warp", needs_s=KERNELS_S)
+    name = f"{2 if smoke else AGENTS} seeds as one program"
+    report.part(name, lambda: seeds_at_once(preset(task, "warp", smoke), smoke), KERNELS_S)
+    if not smoke:
+        throughput(task, PEERS, "native", "warp", *peers(), needs_s=KERNELS_S)
+    for name in others[1:]:
+        throughput(name, few[-1], "warp", needs_s=KERNELS_S)
+    for name in others:
+        train_on("warp", name)
     for count in dict.fromkeys((few[-1], few[0])):
         for contestant in OTHER_GRAPHS:  # whose graphs Warp does not let go of
             throughput(task, count, contestant)
     report.postponed()
+    report.derive("what a step costs", costs(report.rows))
 
 
-def memory_used() -> int | None:
-    """MiB in use on the first GPU, None without one.
+def peers() -> tuple[str, ...]:
+    """Contestants that are installed and take environment steps one after the other."""
+    return ("gymnasium-async", *(["envpool"] if importlib.util.find_spec("envpool") else []))
 
-    XLA's pool is in it as a whole, and what Warp takes beside that; neither gives back what earlier
-    parts needed, so it says what has been reserved so far and not what a part needed.
+
+def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """A straight line through the seconds of a step against the number of worlds.
+
+    Args:
+      rows: parts of the report.
+
+    Returns:
+      "TASK CONTESTANT", where two or more numbers of worlds were measured -> seconds of a step of
+      no worlds, which launches and the host take; seconds that each world adds; and the steps a
+      second that follow for ever more worlds, to which the largest measured rate is to be held.
     """
+    points: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["part"].startswith("throughput of ") and "result" in row:
+            for one in row["result"]:
+                name = f"{one['task']} {one['contestant']}"
+                step_s = one["num_envs"] / one["env_steps_per_s"]
+                points.setdefault(name, {})[one["num_envs"]] = step_s
+    found = {}
+    for name, taken in points.items():
+        if len(taken) < 2:
+            continue
+        worlds, seconds = map(np.asarray, zip(*sorted(taken.items()), strict=True))
+        # Least squares of relative errors: the few worlds count as much as the many.
+        design = np.stack([1 / seconds, worlds / seconds], axis=-1)
+        (fixed, each), *_ = np.linalg.lstsq(design, np.ones(len(worlds)), rcond=None)
+        found[name] = {
+            "fixed_s": float(fixed),
+            "s_per_world": float(each),
+            "env_steps_per_s_of_ever_more_worlds": float(1 / each) if each > 0 else math.inf,
+            "largest_measured_env_steps_per_s": float((worlds / seconds).max()),
+        }
+    return found
+
+
+def compile_s(config: Config) -> dict[str, float]:
+    """Seconds to trace the training's epoch again, and to read its compiled program, or compile it.
+
+    It is read where `launch.keep_programs` keeps programs, and they were compiled before.
+    """
+    env, _ = launch.make_envs(config.env)
+    agent = agents.make(config.agent, env)
+    state = jax.eval_shape(functools.partial(train.init, env, agent, config), jax.random.key(0))
+    jax.clear_caches()
+    epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
+    lowered, trace_s = harness.timed(lambda: epoch.lower(state))
+    return {"trace_s": trace_s, "compile_s": harness.timed(lowered.compile)[1]}
+
+
+def seeds_at_once(config: Config, smoke: bool) -> list[dict[str, Any]]:
+    """Rows of `sweeping.measure`: a round of episodes and its updates of `AGENTS` agents."""
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, cycles_per_epoch=1)
+    )
+    return sweeping.measure(config, agents=2 if smoke else AGENTS, rounds=1 if smoke else 2)
+
+
+def memory_used() -> dict[str, int]:
+    """Bytes so far on the first device, as far as they can be told; see `Report.part`.
+
+    `gpu`, all in use, with XLA's pool as a whole; `xla_peak`, the most that was used of that pool;
+    `warp_peak`, the most that Warp took beside it. None of them says what one part needed, but what
+    all parts up to it did.
+    """
+    stats = jax.devices()[0].memory_stats() or {}
+    found = {"xla_peak": stats["peak_bytes_in_use"]} if "peak_bytes_in_use" in stats else {}
+    if (used := gpu_memory()) is not None:
+        found["gpu"] = used
+    if jax.default_backend() == "gpu" and importlib.util.find_spec("warp"):
+        import warp
+
+        with contextlib.suppress(Exception):  # a driver without pools
+            found["warp_peak"] = int(warp.get_mempool_used_mem_high(warp.get_cuda_device(0)))
+    return found
+
+
+def gpu_memory() -> int | None:
+    """Bytes in use on the first GPU, None without one."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -285,7 +418,7 @@ def memory_used() -> int | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     first = done.stdout.split()[:1]
-    return int(first[0]) if first and first[0].isdigit() else None
+    return int(first[0]) * 2**20 if first and first[0].isdigit() else None
 
 
 def require_device(part: str) -> None:
@@ -347,39 +480,39 @@ def short_fidelity(task: str, smoke: bool) -> dict[str, Any]:
     }
 
 
-def preset(physics: str, smoke: bool) -> Config:
-    """The settings of a training of FetchPush."""
-    config = presets.load("accelerator", "fetch-push")
+def preset(task: str, physics: str, smoke: bool) -> Config:
+    """The settings of a training."""
+    config = presets.load("accelerator", presets.word(task))
     config = dataclasses.replace(config, env=dataclasses.replace(config.env, physics=physics))
     return end_to_end.tiny(config) if smoke else config
 
 
 def training(
-    physics: str,
+    config: Config,
     smoke: bool,
     left_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """FetchPush from scratch to 0.9, or for `TRAINING_S`.
+) -> tuple[dict[str, Any], rollout.Policy]:
+    """From scratch to the highest of `end_to_end.TARGETS`, or for `TRAINING_S`; and the policy.
 
     Args:
-      physics: that it trains on.
+      config: of the training.
       smoke: whether it is a tiny run instead.
       left_s: says how much of the budget is left.
       keep: is given what there is after every epoch.
 
     Raises:
-      TimeoutError: if the budget ended it; what there is has been kept.
+      TimeoutError: if the budget ended it before 0.9; what there is has been kept.
     """
 
     def limit_s() -> float:
         return 0.0 if smoke else min(TRAINING_S, left_s() - PART_S)
 
-    row = end_to_end.trained(preset(physics, smoke), (0.5, 0.9), limit_s, keep)
+    row, policy = end_to_end.trained(config, end_to_end.TARGETS, limit_s, keep)
     if "0.90" not in row["seconds_to"] and not smoke and row["limit_s"] < TRAINING_S:
         keep(row)
         raise TimeoutError("the budget ended before the target or the training's time did")
-    return row
+    return row, policy
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python benchmarks/end_to_end.py [TASK] [--physics native warp] [--targets 0.5 0.9] [--smoke]
 
 Each physics trains the preset until success on held-out goals, scored on native physics, reaches
-the highest target or time is up; then a cycle is timed in parts (simulation with policy, drawing
-and relabelling of its batches, its updates with both). Seconds to a target are those of
-training; compiling, Warp's kernels included, and evaluating stand apart. On an accelerator
+the highest target or time is up; with `--transfer native warp` its policy is scored in the end on
+each of these, with the stock model, on 1,000 goals. Then a cycle is timed in parts (simulation with
+policy, drawing and relabelling of its batches, its updates with both). Seconds to a target are
+those of training; compiling, Warp's kernels included, and evaluating stand apart. On an accelerator
 `native` simulates on the host's cores for a learner on the device.
 """
 
@@ -29,7 +30,10 @@ import presets
 from her_jax import agents, buffer, evaluate, goal_set, memory, rollout, train
 from her_jax.config import Config
 from her_jax.errors import UserError
-from her_jax.types import GoalEnv
+from her_jax.types import GoalEnv, GoalObs
+
+TARGETS = (0.5, 0.9, 0.95)
+"""Successes whose times are reported."""
 
 
 def main(
@@ -38,8 +42,10 @@ def main(
     physics: tuple[str, ...] = ("native",),
     model: str = "stock",
     num_envs: int | None = None,
-    targets: tuple[float, ...] = (0.5, 0.9, 0.95),
+    targets: tuple[float, ...] = TARGETS,
     limit_s: float = 600.0,
+    transfer: tuple[str, ...] = (),
+    transfer_goals: int = 1000,
     rounds: int = 3,
     seed: int = 0,
     smoke: bool = False,
@@ -56,25 +62,30 @@ def main(
       targets: Successes whose times are reported.
       limit_s: Seconds after which the training of a backend stops, evaluating included and
         compiling not; its parts are timed afterwards.
+      transfer: Physics on which the policy is scored in the end.
+      transfer_goals: Held-out goals there.
       rounds: How often each part is timed.
       seed: Seed of training.
       smoke: A tiny run that only shows that everything works.
       out: Results file; default runs/benchmarks/end_to_end.json.
     """
-    harness.require_positive(rounds=rounds)
+    harness.require_positive(rounds=rounds, transfer_goals=transfer_goals)
     if not targets:
         raise UserError("targets: none given; name some, e.g. --targets 0.5 0.9")
+    for name in transfer:
+        launch.require_judge("transfer", name)
     config = dataclasses.replace(presets.load(preset, task), seed=seed)
     if num_envs is not None:
         config = with_envs(config, num_envs)
     if smoke:
-        config, limit_s, rounds = tiny(config), 0.0, 1
+        config, limit_s, rounds, transfer_goals = tiny(config), 0.0, 1, 2
     backends = [
         dataclasses.replace(config.env, physics=backend, model=model)
         for backend in harness.known("physics", physics, her_envs.PHYSICS)
     ]
     for env in backends:
         launch.make_envs(env)  # refuses what cannot be combined before any is measured
+    launch.keep_programs()
     path = harness.results_file("end_to_end", out, smoke)
     rows: list[dict[str, Any]] = []
 
@@ -83,7 +94,9 @@ def main(
 
     for env in backends:
         one = dataclasses.replace(config, env=env)
-        row = trained(one, targets, lambda: limit_s, keep)
+        row, policy = trained(one, targets, lambda: limit_s, keep)
+        keep(row)
+        row |= {"transfer": transferred(task, policy, transfer, transfer_goals)} if transfer else {}
         row |= parts(one, rounds)
         keep(row, quiet=False)
         rows.append(row)
@@ -145,8 +158,8 @@ def trained(
     targets: tuple[float, ...],
     limit_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """A training: what it was of, and what it reached when.
+) -> tuple[dict[str, Any], rollout.Policy]:
+    """A training: what it was of, and what it reached when; and the policy that it ended with.
 
     Args:
       config: of the training.
@@ -172,7 +185,28 @@ def trained(
     if config.env.physics == "warp" and isinstance(env, her_envs.FetchEnv):
         # JAX's ahead-of-time compiling leaves Warp's kernels to the first call, which is timed.
         row["first_step_s"] = env_throughput.first_step_s(env)
-    return row | learn(env, judge, config, targets, limit_s, lambda so_far: keep(row | so_far))
+    found, policy = learn(env, judge, config, targets, limit_s, lambda so_far: keep(row | so_far))
+    return row | found, policy
+
+
+def transferred(
+    task: str, policy: rollout.Policy, physics: tuple[str, ...], goals: int
+) -> dict[str, Any]:
+    """Success of one policy on several physics, each with the stock model, on equal goals.
+
+    Args:
+      task: as for train.py.
+      policy: of that task.
+      physics: their names.
+      goals: how many of the held-out ones.
+    """
+    found: dict[str, Any] = {"goals": goals}
+    for name in physics:
+        env = her_envs.make(presets.environment(task), physics=name)
+        starts = goal_set.standard(env, goals).starts
+        play = jax.jit(functools.partial(evaluate.evaluate, env, policy))
+        found[name] = evaluate.mean(play(starts).success)
+    return found
 
 
 def parts(config: Config, rounds: int) -> dict[str, float]:
@@ -224,16 +258,16 @@ def learn(
     targets: tuple[float, ...],
     limit_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], rollout.Policy]:
     """Trains until the highest target, or for `limit_s`; at least an epoch."""
     agent = agents.make(config.agent, env)
     goals = goal_set.standard(judge, config.train.eval_episodes)
 
-    def score(state: train.TrainState, starts: Any) -> jax.Array:
-        def policy(_: Any, obs: Any) -> jax.Array:
-            return train.greedy(agent, config, state.learner, state.normalizer, obs)
+    def policy(state: train.TrainState, _: Any, obs: GoalObs) -> jax.Array:
+        return train.greedy(agent, config, state.learner, state.normalizer, obs)
 
-        return evaluate.evaluate(judge, policy, starts).success
+    def score(state: train.TrainState, starts: Any) -> jax.Array:
+        return evaluate.evaluate(judge, functools.partial(policy, state), starts).success
 
     found: dict[str, Any] = {}
     began = time.perf_counter()
@@ -272,7 +306,7 @@ def learn(
             "epochs": lines,
         }
         keep(found)
-    return found
+    return found, functools.partial(policy, state)
 
 
 if __name__ == "__main__":

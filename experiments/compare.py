@@ -1,8 +1,8 @@
 """Compares audited runs: `python experiments/compare.py RUN RUN ...`.
 
-Success stands beside costs, with the 95 % interval that the number of held-out goals allows. Runs
-whose evaluation settings differ in anything (task, physics, MuJoCo, goal set, tolerance, ...) are
-refused, and the difference is named.
+Success, with the 95 % interval that the number of held-out goals allows, stands beside costs and
+what tells the runs apart. Runs whose evaluation settings differ in anything (task, physics, MuJoCo,
+goal set, tolerance, ...) are refused, and the difference is named.
 """
 
 from __future__ import annotations
@@ -47,13 +47,24 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
             raise UserError(f"run: {run} was scored on no goal; audit it anew")
         if {*audited.costs} != {*next(iter(records.values())).costs}:
             raise UserError(f"run: {run} has other costs than {runs[0]}; audit both anew")
-    launch.console.print(table(records), markup=False)
+    trained = {
+        str(run): (seeds.label or "-", f"{grouping.summary(run)['env_steps']:,}")
+        for seeds in grouping.alike(runs)
+        for run in seeds.runs
+    }
+    launch.console.print(table(records, trained), markup=False)
 
 
-def table(records: dict[str, record.AuditRecord]) -> str:
-    """Markdown, a line a run; the records are comparable."""
+def table(records: dict[str, record.AuditRecord], trained: dict[str, tuple[str, str]]) -> str:
+    """Markdown, a line a run.
+
+    Args:
+      records: by run; they are comparable.
+      trained: of each run what tells it from the others, and its environment steps.
+    """
     first = next(iter(records.values()))
-    header = ["run", "success", "95 % interval", "doing nothing", "strategy", "labels"]
+    header = ["run", "setting", "steps", "success", "95 % interval", "doing nothing", "strategy"]
+    header.append("labels")
     header += [f"{name} ({channel['units']})" for name, channel in first.costs.items()]
     lines = [_line(header), _line(["---"] * len(header))]
     for name, audited in records.items():
@@ -62,6 +73,7 @@ def table(records: dict[str, record.AuditRecord]) -> str:
         low, high = interval(success, goals)
         cells = [
             name,
+            *trained[name],
             f"{success:.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{figures['no_action_success']:.3f}",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -48,6 +49,18 @@ def set_xla_flags() -> None:
     known = importlib.metadata.version("jaxlib").startswith("0.10.")
     if known and "xla_cpu_use_fusion_emitters" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+
+
+def keep_programs() -> None:
+    """Keeps what JAX compiles for an accelerator for later processes; call it before any compile.
+
+    In the folder that `JAX_COMPILATION_CACHE_DIR` names, or one of the user's own: whoever can
+    write there can run code here. Programs of CPUs compile fast, and JAX keeps none that calls
+    native physics.
+    """
+    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":  # pyright: ignore[reportAttributeAccessIssue]
+        folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "her-jax"))
 
 
 def guarded(main: Callable[[], None]) -> None:
@@ -120,6 +133,7 @@ def _unwrapped(words: Sequence[str]) -> Iterator[None]:
 
 def bind(config: Config, folder: Path) -> Run:
     """A run of `config` in `folder`, its environments made."""
+    keep_programs()
     env, judge = make_envs(config.env)
     return Run(env, config, folder, console, judge)
 

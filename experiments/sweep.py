@@ -322,6 +322,11 @@ def cross(grid: Grid, names: Iterable[str]) -> list[dict[str, str]]:
             raise UserError(f"grid: {word!r} is no setting with values; give e.g. k=4,8")
         if name == "seed":
             raise UserError("grid: 'seed' is no setting of a grid; give --seeds 0 1 2")
+        if name in ("algorithm", "agent"):
+            raise UserError(
+                f"grid: {name!r} is the same in a whole sweep; run one with --algorithm for each, "
+                "and draw them together by plot.py SWEEP OTHER --by agent"
+            )
         if name not in names:
             raise UserError(f"grid: {name!r} is no setting; choose some of {', '.join(names)}")
         if name in axes:

@@ -95,18 +95,47 @@ def test_rows_of_another_host_stay_and_name_it(tmp_path, monkeypatch):
 def test_a_training_that_the_budget_cut_short_is_tried_again(
     monkeypatch, left_s, reached, finished
 ):
+    def policy(key, obs):
+        return obs
+
     def trained(config, targets, limit_s, keep):
-        return {"limit_s": limit_s(), "seconds_to": reached}
+        assert targets == (0.5, 0.9, 0.95) and config.env.task == "FetchSlide"
+        return {"limit_s": limit_s(), "seconds_to": reached}, policy
 
     monkeypatch.setattr(end_to_end, "trained", trained)
     kept = []
+    config = accelerator.preset("FetchSlide", "native", smoke=False)
     if finished:
-        row = accelerator.training("native", False, lambda: left_s, kept.append)
+        row, returned = accelerator.training(config, False, lambda: left_s, kept.append)
         assert row["limit_s"] == min(left_s - 60.0, 150.0) and kept == []
+        assert returned is policy
         return
     with pytest.raises(TimeoutError):
-        accelerator.training("native", False, lambda: left_s, kept.append)
+        accelerator.training(config, False, lambda: left_s, kept.append)
     assert kept == [{"limit_s": 40.0, "seconds_to": {}}]
+
+
+def test_what_a_step_costs_is_read_off_the_rows():
+    """Two parts of 2 ms and 1 us a world, whoever was measured at one number only left out."""
+
+    def row(worlds: int, contestant: str) -> dict:
+        rate = worlds / (2e-3 + 1e-6 * worlds)
+        one = {"task": "FetchPush", "contestant": contestant, "num_envs": worlds}
+        return {"part": "throughput of FetchPush", "result": [{**one, "env_steps_per_s": rate}]}
+
+    rows = [row(worlds, "warp") for worlds in (512, 8192, 32768)] + [row(512, "native")]
+    rows += [{"part": "throughput of FetchReach", "error": "no room"}, {"part": "a", "result": 1}]
+    ((name, found),) = accelerator.costs(rows).items()
+    assert name == "FetchPush warp"
+    assert found == pytest.approx(
+        {
+            "fixed_s": 2e-3,
+            "s_per_world": 1e-6,
+            "env_steps_per_s_of_ever_more_worlds": 1e6,
+            "largest_measured_env_steps_per_s": 32768 / (2e-3 + 32768e-6),
+        }
+    )
+    assert accelerator.costs(rows[:1]) == {}
 
 
 def test_a_device_that_no_longer_answers_ends_the_program(tmp_path, monkeypatch):

@@ -171,6 +171,22 @@ def test_train_leaves_everything_in_the_run_folder(trained):
     assert json.loads((run / "config.json").read_text())["agent"]["hidden"] == [8]
 
 
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path):
+    """Of a pipe, as `head` is."""
+    words = [sys.executable, str(REPO / "experiments" / "train.py"), "fetch-push", "--help"]
+    process = subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        env=SCRIPT_ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    assert process.wait() == 1
+
+
 @pytest.mark.parametrize("name", ["run", "flipped"])
 def test_a_policy_is_exported(name, trained, flipped):
     """What JAX alone reads acts as the run does, on any number of observations."""
@@ -331,6 +347,7 @@ def test_runs_are_compared_only_if_they_were_scored_alike(trained, tmp_path):
     shutil.copytree(trained / "run", tmp_path / "same")
     same = script("compare", "same", str(trained / "run"), folder=tmp_path)
     assert "table_contact_force (N)" in same and "95 % interval" in same
+    assert "| same | - | 200 | " in same
     edit(tmp_path / "same" / "audit.json", '"no_action_success"', '"nothing"')
     printed = script("compare", "same", str(trained / "run"), folder=tmp_path, rc=2)
     assert "run: same has an audit.json that was edited" in printed

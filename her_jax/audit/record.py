@@ -332,11 +332,12 @@ def require_comparable(records: dict[str, AuditRecord]) -> None:
       records: name -> record.
 
     Raises:
-      UserError: names the first setting that differs, and both values.
+      UserError: names the first setting that differs, the task before others, and both values.
     """
     (first, reference), *others = records.items()
     for name, record in others:
-        for field in sorted({*reference.evaluation, *record.evaluation}):
+        fields = {*reference.evaluation, *record.evaluation}
+        for field in sorted(fields, key=lambda field: (field != "task", field)):
             ours, theirs = reference.evaluation.get(field), record.evaluation.get(field)
             if ours != theirs:
                 raise UserError(

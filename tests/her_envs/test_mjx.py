@@ -336,21 +336,22 @@ def test_intact_episodes_are_left_as_they_are(toy):
     assert same(rollout.without_broken(episodes, faults.broken), episodes)
 
 
-CALLBACK = "python_cpu_callback"
-"""Target of what a compiled program calls on the host."""
-
-
-@pytest.mark.slow
-def test_an_epoch_makes_no_transfer():
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("gpu", marks=pytest.mark.gpu)],
+)
+def test_an_epoch_makes_no_transfer(backend):
     """On a GPU every transfer would be a wait.
 
     The guard sees those of arguments and results, and the program's text those within, such as
     native physics makes.
     """
+    assert jax.default_backend() == backend
+    callback = f"python_{backend}_callback"  # target of what a program calls on the host
     host = jax.jit(jax.vmap(fetch("FetchReach").step)).lower(
         played("FetchReach", "native")[0], ACTIONS
     )
-    assert CALLBACK in str(host.compile().as_text())
+    assert callback in str(host.compile().as_text())
     env = warp("FetchReach")
     config = with_(LEARNING, num_envs=2, updates_per_cycle=1, cycles_per_epoch=1, capacity=4)
     agent = agents.make(config.agent, env)
@@ -358,7 +359,7 @@ def test_an_epoch_makes_no_transfer():
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     state = init(jax.random.key(0))
     compiled = run_epoch.lower(state).compile()
-    assert CALLBACK not in str(compiled.as_text())
+    assert callback not in str(compiled.as_text())
     with jax.transfer_guard("disallow"):
         state, metrics, _ = compiled(state)
         jax.block_until_ready((state, metrics))

@@ -143,8 +143,8 @@ def test_a_compared_run_shows_its_interval_and_its_costs(finished):
         evaluation=saved.evaluation | {"episodes": 200},
         costs=dict.fromkeys(saved.costs, channel),
     )
-    header, _, line = compare.table({"a": shown}).splitlines()
-    assert "speed (m)" in header
+    header, _, line = compare.table({"a": shown}, {"a": ("k=8", "1,000")}).splitlines()
+    assert "speed (m)" in header and line.startswith("| a | k=8 | 1,000 | 0.975 |")
     assert "| 0.975 | 0.943 to 0.989 |" in line and line.endswith("| 12.5 | 12.5 |")
 
 

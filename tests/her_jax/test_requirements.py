@@ -581,7 +581,7 @@ def test_r36_fetch_costs_are_those_of_the_simulator():
 def test_r37_success_stands_beside_cost(finished):
     _, summary, folder = finished
     assert "costs" in summary and "speed" in (folder / record.MARKDOWN).read_text()
-    assert "speed (m)" in compare.table({"a": record.read(folder)})
+    assert "speed (m)" in compare.table({"a": record.read(folder)}, {"a": ("-", "1,000")})
     assert {"speed", "outside"} <= set(metrics.read(folder)[-1])
     assert table.cost_table(table.committed()) in (REPO / "docs" / "results.md").read_text()
 
