@@ -14,8 +14,9 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
     transfer    success of trained policies (`--runs`) on equal held-out goals on both
 
 Half of the native episodes have random actions, half are scripted to push, strike or grasp.
-Results are written as they come, to runs/benchmarks/fidelity-PHYSICS-MODEL.json unless `--out`;
-what the same commit has measured of other tasks stays in the file.
+`--recorded FOLDER` steps the states of recorded episodes of the original instead, and does nothing
+else. Results are written as they come, to runs/benchmarks/fidelity-PHYSICS-MODEL.json unless
+`--out`; what the same commit has measured of other tasks stays in the file.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -86,7 +87,7 @@ def main(
       runs: Run folders of trained policies, scored on both.
       policy_episodes: Held-out goals of a policy.
       recorded: Folder of recorded episodes of the original (public_fetch_TASK.npz), to step their
-        states instead of those of native episodes.
+        states instead of those of native episodes, and do nothing else.
       table: Print the table of all committed results, and measure nothing.
       smoke: A tiny run that only shows that everything works.
       out: Results file.
@@ -100,7 +101,10 @@ def main(
     harness.require_positive(
         native_episodes=native_episodes, episodes=episodes, policy_episodes=policy_episodes
     )
-    path = harness.results_file(f"fidelity-{physics}-{model}", out, smoke, continues=True)
+    if recorded and runs:
+        raise UserError("runs: policies play no recorded episodes; leave --recorded out")
+    name = f"fidelity-{physics}-{model}" + ("-recorded" if recorded else "")
+    path = harness.results_file(name, out, smoke, continues=True)
     opened = {run: launch.open_run(run) for run in runs}
     for folder, run in opened.items():
         require_plain(folder, run, tasks)
@@ -116,8 +120,8 @@ def main(
         row |= one_step(native, other, states)
         if isinstance(other.physics, Mjx) and model == "stock":  # so on Warp
             row["stages"] = stages(native, other.physics, floats(states.physics.row))
-        row["episodes"] = scripted_episodes(native, other, episodes)
-        row["transfer"] = []
+        if not recorded:
+            row |= {"episodes": scripted_episodes(native, other, episodes), "transfer": []}
         rows.append(row)
         harness.write("fidelity", rows, path)
         for folder, run in opened.items():
@@ -128,7 +132,7 @@ def main(
 
 
 def committed() -> list[dict[str, Any]]:
-    """Rows of all results files: those of the stock model first, then by physics, model and task.
+    """Rows of all results files: the stock model's first, then by physics, model, states and task.
 
     A file holds the rows of one commit; a task that another one measured has a file of its own.
 
@@ -136,11 +140,11 @@ def committed() -> list[dict[str, Any]]:
       UserError: if two files measured the same.
     """
     order = list(TASKS)
-    rows: dict[tuple[bool, str, str, int], dict[str, Any]] = {}
+    rows: dict[tuple[bool, str, str, str, int], dict[str, Any]] = {}
     for path in sorted(harness.RESULTS.glob("fidelity-*.json")):
         for row in metrics.read_json(path)["rows"]:
             physics, model, task = row["physics"], row["model"], row["task"]
-            place = (model != "stock", physics, model, order.index(task))
+            place = (model != "stock", physics, model, row["states"], order.index(task))
             if place in rows:
                 raise UserError(f"{path}: {task} on {physics} with {model} has another file")
             rows[place] = row
@@ -154,7 +158,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     broke; pairs are the backend's own and the original's.
     """
     header = [
-        *("task", "physics", "model", "gripper p99, m", "its motion p99, m"),
+        *("task", "physics", "model", "states", "gripper p99, m", "its motion p99, m"),
         *("object p95, m", "object p99, m"),
         *("drift at rest, m", "script moves it, m", "script lifts it", "policy succeeds"),
     ]
@@ -163,20 +167,25 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def _line(row: dict[str, Any]) -> list[str]:
     """One line of the table."""
-    play = row["episodes"]
-    travelled, lifted = (
-        [play[who][name] for who in ("other", "native")]
-        for name in ("travelled_mean", "lifted_share")
-    )
-    scores = [[score[who][_SUCCESS] for who in ("other", "native")] for score in row["transfer"]]
+    play = row.get("episodes", {})
+
+    def pair(name: str, digits: int) -> str:
+        both = [play[who][name] for who in ("other", "native") if play]
+        return ", ".join(f"{one:.{digits}f}" for one in both) or "-"
+
+    scores = []
+    for score in row.get("transfer", ()):
+        other, native = (score[who][_SUCCESS] for who in ("other", "native"))
+        trained = "" if score["trained_on"] == "native" else f" (trained on {score['trained_on']})"
+        scores.append(f"{other:.3f}, {native:.3f}{trained}")
     return [
-        *(row["task"], row["physics"], row["model"]),
+        *(row["task"], row["physics"], row["model"], row["states"]),
         *(_errors(row, part, "p99") for part in ("gripper", "gripper_motion")),
         *(_errors(row, "object", percentile) for percentile in ("p95", "p99")),
         _small(play.get("resting_drift")),
-        f"{travelled[0]:.3f}, {travelled[1]:.3f}",
-        f"{lifted[0]:.2f}, {lifted[1]:.2f}",
-        "; ".join(f"{one:.3f}, {native:.3f}" for one, native in scores) or "-",
+        pair("travelled_mean", 3),
+        pair("lifted_share", 2),
+        "; ".join(scores) or "-",
     ]
 
 

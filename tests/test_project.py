@@ -262,14 +262,26 @@ def test_throughput_is_steps_of_all_environments_over_seconds(monkeypatch):
 
 def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    row = {"task": "FetchPush", "physics": "warp", "model": "fast"}
-    other = row | {"task": "FetchReach"}
+    row = {"task": "FetchPush", "physics": "warp", "model": "fast", "states": "played"}
+    other, recorded = row | {"task": "FetchReach"}, row | {"states": "recorded"}
     metrics.write_json(tmp_path / "fidelity-a.json", {"rows": [row]})
-    metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other]})
-    assert fidelity.committed() == [other, row]
+    metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [recorded, other]})
+    assert fidelity.committed() == [other, row, recorded]
     metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other, row]})
     with pytest.raises(UserError, match="FetchPush on warp with fast has"):
         fidelity.committed()
+
+
+def test_the_table_says_where_a_policy_was_trained(monkeypatch):
+    success = "requested_goal_success"
+    here = {"native": {success: 0.5}, "other": {success: 0.25}}
+    row = {"task": "FetchPush", "physics": "warp", "model": "fast", "states": "played"}
+    transfer = [{"trained_on": name, **here} for name in ("native", "warp")]
+    assert fidelity.markdown([row]).endswith(
+        "| FetchPush | warp | fast | played " + 8 * "| - " + "|"
+    )
+    shown = fidelity.markdown([row | {"transfer": transfer}])
+    assert shown.endswith("| 0.250, 0.500; 0.250, 0.500 (trained on warp) |")
 
 
 def test_what_was_measured_before_is_kept(tmp_path, monkeypatch):
