@@ -260,7 +260,16 @@ class Run:
         return built, record.episode_log(built, self.judge, self.config, state, measured)
 
     def act(self, state: train.TrainState, obs: GoalObs) -> jax.Array:
-        """The greedy action for an observation of any leading shape."""
+        """The greedy action for an observation of any leading shape.
+
+        Raises:
+          UserError: if it is of another environment's size.
+        """
+        size = self.env.observation_size
+        if obs.observation.shape[-1:] != (size,):
+            raise UserError(
+                f"observation: shape {obs.observation.shape}; {self.env.name}'s end with {size}"
+            )
         return train.greedy(self.agent, self.config, state.learner, state.normalizer, obs)
 
     def require_disjoint(
