@@ -28,6 +28,9 @@ SUMMARISED = ("seed", "env_steps", "requested_goal_success", "no_action_success"
 SHOWN = 3
 """Settings that a label names before it only counts them."""
 
+_PLAIN = {"physics": "native", "model": "stock", "scored_on": "native"}
+"""What labels need not say."""
+
 _OF_AGENTS = frozenset(field.name for kind in AGENTS.values() for field in dataclasses.fields(kind))
 
 
@@ -112,7 +115,7 @@ def panels(groups: Sequence[Seeds]) -> dict[str, list[Seeds]]:
 
 
 def differing(groups: Sequence[Seeds]) -> list[str]:
-    """Names of the settings in which the groups of a panel differ.
+    """Names of the settings in which the groups of a panel differ, or that are none of `_PLAIN`.
 
     The agent comes first, then always the setting that, with those before it, tells most groups
     apart. What the agents' configurations hold differs only where groups of one agent differ in it.
@@ -120,7 +123,9 @@ def differing(groups: Sequence[Seeds]) -> list[str]:
     left = []
     for name in dict.fromkeys(name for seeds in groups for name in seeds.settings):
         beside = ["agent"] if name in _OF_AGENTS else []
-        if _count(groups, [*beside, name]) > _count(groups, beside):
+        values = {str(seeds.settings.get(name)) for seeds in groups}
+        is_odd = name in _PLAIN and values != {_PLAIN[name]}
+        if is_odd or _count(groups, [*beside, name]) > _count(groups, beside):
             left.append(name)
     names: list[str] = []
     while left:

@@ -46,7 +46,10 @@ _HEADER = (
 
 _ORIGIN = ("task", "agent", "setting", "seed")
 _FIGURES = ("env_steps", "wall_s", "requested_goal_success", "requested_goal_success_any_step")
-_SOURCE = ("no_action_success", "distance_threshold", "device", "commit")
+_SOURCE = (
+    *("no_action_success", "distance_threshold", "device", "commit"),
+    *("physics", "model", "scored_on"),
+)
 
 
 def main(
@@ -179,7 +182,9 @@ def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
             task, agent = seeds.settings["task"], seeds.settings["agent"]
             seed = launch.read_config(run).seed
             origin = dict(zip(_ORIGIN, (task, agent, seeds.label, seed), strict=True))
-            source = {name: summary.get(name, "") for name in _SOURCE}
+            source = {
+                name: summary.get(name, seeds.settings.get(name, "")) for name in _SOURCE
+            }  # summaries of early runs lack what they had no choice of
             for line in metrics.read(run):
                 figures = {name: line.get(name, "") for name in _FIGURES}
                 lines.append(origin | figures | source)

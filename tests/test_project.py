@@ -20,6 +20,7 @@ import pytest
 import ahead_of_time
 import end_to_end
 import env_throughput
+import export
 import fidelity
 import harness
 import her_envs
@@ -96,15 +97,16 @@ def test_python_examples_of_the_readme(tmp_path, monkeypatch):
     known = set(relabel.STRATEGIES)
     readme = (REPO / "README.md").read_text()
     examples = [part.split("```")[0] for part in readme.split("```python")[1:]]
-    assert len(examples) == 4
+    assert len(examples) == 5
     monkeypatch.chdir(tmp_path)
     shutil.copytree(table.REFERENCE / "fetch-push-seed4", "runs/RUN")  # without its checkpoint
     monkeypatch.setattr(Run, "restore", lambda run: (1, run._init(jax.random.key(0)), {}))
     monkeypatch.setattr(Run, "start", lambda run: (run.prepare(), run.create()))
+    export.main(Path("runs/RUN"))
     names: dict[str, Any] = {}
     for example in examples:
         exec(example, names)
-    assert names["action"].shape == (64, 4)
+    assert names["actions"].shape == (100, 4)
     assert metrics.read_json(Path("runs/point/config.json"))["env"]["task"] == "Point"
     (new,) = set(relabel.STRATEGIES) - known
     del relabel.STRATEGIES[new], relabel.AUDITED_AS[new]

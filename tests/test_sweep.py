@@ -361,6 +361,16 @@ def test_panels_say_what_is_trained_and_what_counts_as_success(tmp_path):
     ]
 
 
+def test_labels_say_what_was_not_trained_or_scored_on_the_original(tmp_path):
+    """Even where all curves of a picture have it."""
+    warp = write_run(tmp_path / "warp", [0.5], physics="warp")
+    assert labels([warp]) == ["physics=warp"]
+    fast = write_run(tmp_path / "fast", [0.5], physics="warp", model="fast", scored_on="warp")
+    assert all("physics=warp" in one for one in labels([warp, fast]))
+    plot.write_csv([warp], tmp_path / "curves.csv")
+    assert (tmp_path / "curves.csv").read_text().endswith(",warp,stock,native\n")
+
+
 def labels(runs: list[Path]) -> list[str]:
     return [seeds.label for seeds in grouping.alike(runs)]
 
