@@ -93,7 +93,7 @@ AGENTS = 8
 GOALS = 1000
 """Held-out goals of a policy on either physics."""
 
-OTHER_GRAPHS = ("warp-staged", "warp-staged-ex", "warp-nograph")
+OTHER_GRAPHS = ("warp-xla-graph", "warp-staged", "warp-staged-ex", "warp-nograph")
 """Contestants with other graph modes than the default."""
 
 PART_S = 60.0

@@ -4,15 +4,16 @@
 
 `native`, `warp` and `jax`, with the stock model or with `-fast` or `-portable` behind, are
 `jax.vmap(env.step)` in a jitted scan on that physics, observations and goals included;
-`warp-staged`, `warp-staged-ex` and `warp-nograph` capture CUDA graphs otherwise. `batch` is a bare
-Python loop over `mujoco.batch` with the same control, and `mujoco-warp` a bare loop over MuJoCo
-Warp's own step, both without observations. `gymnasium-sync` and `gymnasium-async` are Gymnasium's
-vector environments over Gymnasium-Robotics' Fetch v4; `envpool` is EnvPool's Fetch v4, if it is
-installed (its FetchSlide starts elsewhere). All take turns in one process on one machine; figures
-are medians over the rounds, and what the first call takes longer, compiling, stands apart. Every
-call begins where an episode does, and the resets are not timed. Of this project's own a row also
-says which share of the observations was finite, and of the steps dropped contacts; of `mujoco-warp`
-which share of the worlds was finite in the end, and whether one dropped contacts in a MuJoCo step.
+`warp-staged`, `warp-staged-ex`, `warp-xla-graph` and `warp-nograph` capture CUDA graphs otherwise,
+or none. `batch` is a bare Python loop over `mujoco.batch` with the same control, and `mujoco-warp`
+a bare loop over MuJoCo Warp's own step, both without observations. `gymnasium-sync` and
+`gymnasium-async` are Gymnasium's vector environments over Gymnasium-Robotics' Fetch v4; `envpool`
+is EnvPool's Fetch v4, if it is installed (its FetchSlide starts elsewhere). All take turns in one
+process on one machine; figures are medians over the rounds, and what the first call takes longer,
+compiling, stands apart. Every call begins where an episode does, and the resets are not timed. Of
+this project's own a row also says which share of the observations was finite, and of the steps
+dropped contacts; of `mujoco-warp` which share of the worlds was finite in the end, and whether one
+dropped contacts in a MuJoCo step.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -49,6 +50,7 @@ PHYSICS: dict[str, dict[str, str]] = {
     "warp": {"physics": "warp"},
     "warp-staged": {"physics": "warp", "graph_mode": "warp_staged"},
     "warp-staged-ex": {"physics": "warp", "graph_mode": "warp_staged_ex"},
+    "warp-xla-graph": {"physics": "warp", "graph_mode": "jax"},
     "warp-nograph": {"physics": "warp", "graph_mode": "none"},
     "warp-fast": {"physics": "warp", "model": "fast"},
     "jax-portable": {"physics": "jax", "model": "portable"},

@@ -51,7 +51,8 @@ class EnvConfig:
     njmax: int = 192
     """Constraint rows that "warp" has room for, in each environment."""
     graph_mode: str = "warp"
-    """How "warp" captures CUDA graphs: "warp", "warp_staged", "warp_staged_ex" or "none"."""
+    """How "warp" captures CUDA graphs: "warp", "warp_staged", "warp_staged_ex", "jax" (XLA does)
+    or "none"."""
     num_threads: int = 0
     """Host threads of the native physics; 0 for all cores."""
     tolerance: str = "v4"

@@ -39,9 +39,10 @@ from her_jax.errors import UserError
 
 IMPLEMENTATIONS = ("warp", "jax")
 
-GRAPH_MODES = ("warp", "warp_staged", "warp_staged_ex", "none")
+GRAPH_MODES = ("warp", "warp_staged", "warp_staged_ex", "jax", "none")
 """How CUDA graphs of a step are captured, as in `warp.JaxCallableGraphMode`; without effect on a
-CPU. "warp" captures once for each set of buffers, which stays the same inside a scan."""
+CPU. "warp" captures once for each set of buffers, which stays the same inside a scan; "jax" leaves
+it to XLA, whose graphs, if it makes any, need no Python for each launch."""
 
 NCONMAX, NJMAX = 32, 192
 """Capacities of a simulation, well above the peaks that `benchmarks/fidelity.py` measures."""
