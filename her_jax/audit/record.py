@@ -476,7 +476,10 @@ def _warnings(
     if m["invalid_goal_share"] > 0:
         warnings.append(f"{m['invalid_goal_share']:.2%} of the achieved goals are out of bounds")
     if labels.low_success(m) and not found:
-        warnings.append("low success that no label explains; perhaps it needs more training")
+        hint = "perhaps it needs more training"
+        if m["hindsight_ratio"] == 0:
+            hint = "no hindsight goal is replayed"
+        warnings.append(f"low success that no label explains; {hint}")
     broken = evaluate.mean(outcome.broken)
     if broken:
         warnings.append(f"{broken:.2%} of the evaluation's episodes broke; they count as failed")

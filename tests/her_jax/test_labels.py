@@ -198,7 +198,11 @@ def test_an_untrained_run_is_not_accused_but_warned_of():
     env, agent = PointEnv(), DDPG(ddpg(config), 2)
     audit = audited(env, agent, config, trained(env, agent, config))
     assert audit.failure_labels == {}
-    assert any("low success" in warning for warning in audit.warnings)
+    unexplained = "low success that no label explains; "
+    assert unexplained + "perhaps it needs more training" in audit.warnings
+    without = with_(config, strategy="none")
+    audit = audited(env, agent, without, trained(env, agent, without))
+    assert unexplained + "no hindsight goal is replayed" in audit.warnings
 
 
 def test_another_tolerance_is_a_mismatch():
