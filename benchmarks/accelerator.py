@@ -8,12 +8,12 @@ In this order, each part only while there is time left:
     memory
     a first step, in which Warp compiles its kernels into the folder that WARP_CACHE_PATH names
     throughput of as many worlds as the preset has
-    the task (FetchPush unless --task names another) from scratch to 0.9 and 0.95
+    the task (FetchPush unless --task names another) from scratch to 0.9 and 0.95, and the success
+    of its policy on native physics and on warp, on 1,000 goals
     how long the training's program takes to compile, and to be read by a later process
     throughput of MuJoCo's C engine, and up to 8,192 worlds
     the short fidelity report
     throughput of more worlds, of Warp alone and of the pruned model; FetchPickAndPlace's
-    success of the trained policy on native physics and on warp, on 1,000 goals
     the same training on native physics, with its policy's success on both
     where the time of a cycle goes on both
     eight seeds as one program beside eight single ones
@@ -62,6 +62,7 @@ from typing import Any
 import jax
 import numpy as np
 import psutil
+from flax import serialization
 
 import end_to_end
 import env_throughput
@@ -71,7 +72,7 @@ import her_envs
 import launch
 import presets
 import sweeping
-from her_jax import agents, provenance, rollout, train
+from her_jax import agents, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 
@@ -247,7 +248,6 @@ def main(
     spent_s = time.time() - psutil.Process().create_time()  # by a clock that may have been set
     report = Report(path, budget_s - min(max(spent_s, 0.0), 2 * PART_S))
     few = [count for count in worlds if count <= MANY] or [worlds[0]]
-    policies: dict[tuple[str, str], rollout.Policy] = {}
 
     def throughput(name: str, count: int, *contestants: str, needs_s: float = PART_S) -> None:
         steps = 2 if smoke else 50
@@ -265,20 +265,23 @@ def main(
 
         def measure() -> dict[str, Any]:
             config, keep = preset(name, physics, smoke), lambda row: report.keep(part, row)
-            row, policies[name, physics] = training(config, smoke, report.left_s, keep)
+            row, learned = training(config, smoke, report.left_s, keep)
+            if name == task:
+                policy(physics).write_bytes(serialization.to_bytes(learned))
             return row
 
         report.part(part, measure, needs_s=TRAINING_S + PART_S)
 
+    def policy(physics: str) -> Path:
+        return path.with_name(f"{path.stem}-{task}-{physics}.policy")
+
     def transfer(physics: str) -> None:
         def measure() -> dict[str, Any]:
-            if (task, physics) not in policies:
-                raise UserError("policy: none; an earlier run of this program has trained it")
-            word, goals = presets.word(task), 2 if smoke else GOALS
-            policy = policies[task, physics]
-            return end_to_end.transferred(word, policy, ("native", "warp"), goals)
+            config, goals = preset(task, physics, smoke), 2 if smoke else GOALS
+            learned: Any = serialization.from_bytes(untrained(config), policy(physics).read_bytes())
+            return end_to_end.transferred(config, learned, ("native", "warp"), goals)
 
-        report.part(f"success of the policy trained on {physics}", measure, KERNELS_S)
+        report.part(f"success of the policy trained on {physics}", measure)
 
     def parts(physics: str) -> None:
         config = preset(task, physics, smoke)
@@ -289,6 +292,7 @@ def main(
     report.part(f"first step of Warp for {task}", lambda: first_step(task), KERNELS_S)
     throughput(task, few[0], "warp")
     train_on("warp")
+    transfer("warp")
     report.part("compiling training twice", lambda: compiling_twice(task, smoke), KERNELS_S)
     throughput(task, few[0], "native", "batch")
     for count in few[1:]:
@@ -306,7 +310,6 @@ def main(
         for contestant in ("warp", "warp-fast"):
             for count in dict.fromkeys((few[-1], worlds[-1])):
                 throughput(name, count, contestant, needs_s=KERNELS_S)
-    transfer("warp")
     if not smoke:
         train_on("native")
         transfer("native")
@@ -517,8 +520,8 @@ def training(
     smoke: bool,
     left_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, Any], rollout.Policy]:
-    """From scratch to the highest of `end_to_end.TARGETS`, or for `TRAINING_S`; and the policy.
+) -> tuple[dict[str, Any], end_to_end.Learned]:
+    """From scratch to the highest of `end_to_end.TARGETS`, or for `TRAINING_S`.
 
     Args:
       config: of the training.
@@ -533,11 +536,19 @@ def training(
     def limit_s() -> float:
         return 0.0 if smoke else min(TRAINING_S, left_s() - PART_S)
 
-    row, policy = end_to_end.trained(config, end_to_end.TARGETS, limit_s, keep)
+    row, learned = end_to_end.trained(config, end_to_end.TARGETS, limit_s, keep)
     if "0.90" not in row["seconds_to"] and not smoke and row["limit_s"] < TRAINING_S:
         keep(row)
         raise TimeoutError("the budget ended before the target or the training's time did")
-    return row, policy
+    return row, learned
+
+
+def untrained(config: Config) -> end_to_end.Learned:
+    """Shapes of what a training learns."""
+    env, _ = launch.make_envs(config.env)
+    agent = agents.make(config.agent, env)
+    state = jax.eval_shape(functools.partial(train.init, env, agent, config), jax.random.key(0))
+    return end_to_end.Learned(state.learner, state.normalizer)
 
 
 if __name__ == "__main__":

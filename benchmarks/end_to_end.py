@@ -17,7 +17,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import tyro
@@ -34,6 +34,13 @@ from her_jax.types import GoalEnv, GoalObs
 
 TARGETS = (0.5, 0.9, 0.95)
 """Successes whose times are reported."""
+
+
+class Learned(NamedTuple):
+    """The parts of a `train.TrainState` that a policy is made of."""
+
+    learner: Any
+    normalizer: Any
 
 
 def main(
@@ -94,9 +101,10 @@ def main(
 
     for env in backends:
         one = dataclasses.replace(config, env=env)
-        row, policy = trained(one, targets, lambda: limit_s, keep)
+        row, learned = trained(one, targets, lambda: limit_s, keep)
         keep(row)
-        row |= {"transfer": transferred(task, policy, transfer, transfer_goals)} if transfer else {}
+        if transfer:
+            row["transfer"] = transferred(one, learned, transfer, transfer_goals)
         row |= parts(one, rounds)
         keep(row, quiet=False)
         rows.append(row)
@@ -158,8 +166,8 @@ def trained(
     targets: tuple[float, ...],
     limit_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, Any], rollout.Policy]:
-    """A training: what it was of, and what it reached when; and the policy that it ended with.
+) -> tuple[dict[str, Any], Learned]:
+    """A training: what it was of, and what it reached when; and what it learned.
 
     Args:
       config: of the training.
@@ -185,28 +193,40 @@ def trained(
     if config.env.physics == "warp" and isinstance(env, her_envs.FetchEnv):
         # JAX's ahead-of-time compiling leaves Warp's kernels to the first call, which is timed.
         row["first_step_s"] = env_throughput.first_step_s(env)
-    found, policy = learn(env, judge, config, targets, limit_s, lambda so_far: keep(row | so_far))
-    return row | found, policy
+    found, learned = learn(env, judge, config, targets, limit_s, lambda so_far: keep(row | so_far))
+    return row | found, learned
 
 
 def transferred(
-    task: str, policy: rollout.Policy, physics: tuple[str, ...], goals: int
+    config: Config, learned: Learned, physics: tuple[str, ...], goals: int
 ) -> dict[str, Any]:
     """Success of one policy on several physics, each with the stock model, on equal goals.
 
     Args:
-      task: as for train.py.
-      policy: of that task.
+      config: of its training.
+      learned: by it.
       physics: their names.
       goals: how many of the held-out ones.
     """
     found: dict[str, Any] = {"goals": goals}
     for name in physics:
-        env = her_envs.make(presets.environment(task), physics=name)
+        env = her_envs.make(config.env.task, physics=name)
         starts = goal_set.standard(env, goals).starts
-        play = jax.jit(functools.partial(evaluate.evaluate, env, policy))
-        found[name] = evaluate.mean(play(starts).success)
+        found[name] = evaluate.mean(jax.jit(_score(env, config))(learned, starts))
     return found
+
+
+def _score(env: GoalEnv, config: Config) -> Callable[[Learned, Any], jax.Array]:
+    """Success [E] of what was learned, from starts [E, ...]."""
+    agent = agents.make(config.agent, env)
+
+    def score(learned: Learned, starts: Any) -> jax.Array:
+        def policy(_: Any, obs: GoalObs) -> jax.Array:
+            return train.greedy(agent, config, learned.learner, learned.normalizer, obs)
+
+        return evaluate.evaluate(env, policy, starts).success
+
+    return score
 
 
 def parts(config: Config, rounds: int) -> dict[str, float]:
@@ -258,23 +278,18 @@ def learn(
     targets: tuple[float, ...],
     limit_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, Any], rollout.Policy]:
+) -> tuple[dict[str, Any], Learned]:
     """Trains until the highest target, or for `limit_s`; at least an epoch."""
     agent = agents.make(config.agent, env)
     goals = goal_set.standard(judge, config.train.eval_episodes)
-
-    def policy(state: train.TrainState, _: Any, obs: GoalObs) -> jax.Array:
-        return train.greedy(agent, config, state.learner, state.normalizer, obs)
-
-    def score(state: train.TrainState, starts: Any) -> jax.Array:
-        return evaluate.evaluate(judge, functools.partial(policy, state), starts).success
 
     found: dict[str, Any] = {}
     began = time.perf_counter()
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(config.seed))
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     run_epoch = run_epoch.lower(state).compile()
-    run_score = jax.jit(score).lower(state, goals.starts).compile()
+    learned = Learned(state.learner, state.normalizer)
+    run_score = jax.jit(_score(judge, config)).lower(learned, goals.starts).compile()
     found |= {"compile_s": time.perf_counter() - began, "limit_s": limit_s()}
     began = time.perf_counter()
     seconds, reached, lines, success = 0.0, {}, [], 0.0
@@ -282,7 +297,8 @@ def learn(
     while not lines or (time.perf_counter() - began < found["limit_s"] and success < max(targets)):
         (state, values, _), epoch_s = harness.timed(run_epoch, state)
         seconds += epoch_s
-        success = evaluate.mean(run_score(state, goals.starts))
+        learned = Learned(state.learner, state.normalizer)
+        success = evaluate.mean(run_score(learned, goals.starts))
         broken = max(broken, float(values["broken_episodes"]))
         dropped = max(dropped, float(values["dropped_contact_steps"]))
         print(
@@ -306,7 +322,7 @@ def learn(
             "epochs": lines,
         }
         keep(found)
-    return found, functools.partial(policy, state)
+    return found, learned
 
 
 if __name__ == "__main__":

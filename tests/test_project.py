@@ -163,7 +163,7 @@ def test_unknown_presets_and_tasks():
     [
         "replay",
         "env_throughput",
-        "end_to_end fetch-reach",
+        "end_to_end fetch-reach --transfer native",
         "ahead_of_time",
         "fidelity --physics native --model fast",
         # An episode on Warp takes half a minute on a CPU.
