@@ -184,7 +184,7 @@ def test_benchmarks_run(words, tmp_path):
         done = subprocess.run(
             [sys.executable, str(REPO / "benchmarks" / f"{name}.py"), *options],
             env=SCRIPT_ENVIRONMENT,
-            timeout=900,
+            timeout=1800,
             capture_output=True,
             text=True,
         )
