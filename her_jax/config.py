@@ -553,7 +553,7 @@ class Config:
         to what the code did before.
 
         Raises:
-          UserError: if a part is missing, a field is unknown, or a value is of another type.
+          UserError: if a part is missing, a field is unknown, or a value is not allowed.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         for part in sorted(known - {"seed"}):
@@ -571,7 +571,12 @@ class Config:
                 "normalizer": NormalizerConfig,
             }
             values = values | {"agent": agent}
-            nested = {name: part(**values[name]) for name, part in parts.items()}
+            nested = {}
+            for name, part in parts.items():
+                try:
+                    nested[name] = part(**values[name])
+                except UserError as error:
+                    raise UserError(f"config: {name}.{error}; restore it") from None
             return cls(seed=values["seed"], **nested)
         except (KeyError, TypeError) as error:
             raise UserError(

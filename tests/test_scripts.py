@@ -441,7 +441,7 @@ def test_render_and_plot(trained):
         ("compare run", "runs: 1 given; name two or more"),
         ("compare run nowhere", "run: nowhere is no folder"),
         ("evaluate run --goals run/config.json", "goals: run/config.json is no held-out set"),
-        ("compare run flipped", "episodes: run was scored with 4 and flipped with 6"),
+        ("compare run flipped", "task: run was scored with FetchPush and flipped with BitFlip4"),
         ("train fetch-push --env-steps -3", "env_steps: -3 is not positive; --help shows"),
         ("train fetch-push --sed 3", "Unrecognized options: --sed, 3; perhaps you meant --seed; t"),
         ("train fetch-push --seed x", "options: Error parsing --seed: invalid literal for int()"),
@@ -480,9 +480,9 @@ def test_bad_input_gets_one_line_and_changes_nothing(trained, words, message):
         ("summary.json", '"no_action_success"', '"nothing"', "no number for no_action_success"),
         (
             "config.json",
-            '"env_steps": ',
-            '"env_steps": "many", "b": ',
-            "train.env_steps: 'many'",
+            '"env_steps": 200',
+            '"env_steps": "many"',
+            "config: train.env_steps: 'many' is no whole number; restore it",
         ),
     ],
 )

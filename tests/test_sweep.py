@@ -154,7 +154,7 @@ def test_a_sweep_keeps_its_plugin_and_goes_on_from_anywhere(tmp_path, monkeypatc
     assert relabel.AUDITED_AS["soon"] == "future"
     run = tmp_path / "s" / "strategy=soon-seed0"
     assert (run / "plugin.py").read_text() == SOON
-    (tmp_path / "s" / "plugin.py").write_text(SOON.replace("+ 1", "+ 2"))
+    (tmp_path / "s" / "plugin.py").write_text(SOON.replace("+ 1", "+ 1 * 1"))
     with pytest.raises(UserError, match="is not that of strategy=soon-seed0; restore it"):
         command(monkeypatch, "--resume", str(tmp_path / "s"))
     other = shutil.copytree(run, tmp_path / "other")
