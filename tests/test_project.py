@@ -397,9 +397,34 @@ def test_committed_curves_are_those_of_the_runs(tmp_path):
 
 
 def test_the_pages_show_tables_of_sweeps():
-    pages = (REPO / "README.md").read_text() + (REPO / "docs" / "results.md").read_text()
+    names = ("README.md", "docs/results.md", "docs/physics.md")
+    pages = "".join((REPO / name).read_text() for name in names)
     for folder in SWEEPS:
         assert (folder / "table.md").read_text().strip() in pages
+
+
+def test_what_the_pages_say_of_a_policy_trained_on_warp_is_in_its_run():
+    run = table.REFERENCE / "sweeps" / "fetch-push-warp" / "seed0"
+    summary = metrics.read_json(run / metrics.SUMMARY)
+    assert (summary["physics"], summary["scored_on"]) == ("warp", "native")
+    rates = []
+    for name, physics in (("evaluation.json", "native"), ("evaluation-warp.json", "warp")):
+        found = metrics.read_json(run / name)
+        about = found["evaluation"]
+        assert about["physics"] == physics and about["episodes"] == 1000
+        assert found["broken_episodes"] == found["dropped_contact_steps"] == 0
+        rates.append(found["requested_goal_success"])
+    native, warp = rates
+    readme, physics = (
+        " ".join((REPO / name).read_text().split()) for name in ("README.md", "docs/physics.md")
+    )
+    assert (
+        f"succeeds at {native:.3f} of 1,000 held-out goals on `native` and at {warp:.3f} on"
+        in readme
+    )
+    assert f"succeeds at {native:.3f} of them on `native` and at {warp:.3f} on" in physics
+    assert f"at {summary['train_steps_per_s']:.0f} steps a second, for 70 minutes" in physics
+    assert round(summary["wall_s"] / 60) == 70
 
 
 def test_what_the_pages_say_of_slide_is_in_its_runs():
