@@ -243,7 +243,6 @@ def main(
         worlds = (2,)
         if jax.default_backend() == "cpu":  # which takes its time
             budget_s = math.inf
-    launch.keep_programs()
     path = harness.results_file("accelerator", out, smoke, continues=True)
     spent_s = time.time() - psutil.Process().create_time()  # by a clock that may have been set
     report = Report(path, budget_s - min(max(spent_s, 0.0), 2 * PART_S))
@@ -264,28 +263,32 @@ def main(
         part = f"training of {name} on {physics}"
 
         def measure() -> dict[str, Any]:
+            policy(name, physics).unlink(missing_ok=True)  # of another commit
             config, keep = preset(name, physics, smoke), lambda row: report.keep(part, row)
             row, learned = training(config, smoke, report.left_s, keep)
-            if name == task:
-                policy(physics).write_bytes(serialization.to_bytes(learned))
+            policy(name, physics).write_bytes(serialization.to_bytes(learned))
             return row
 
         report.part(part, measure, needs_s=TRAINING_S + PART_S)
 
-    def policy(physics: str) -> Path:
-        return path.with_name(f"{path.stem}-{task}-{physics}.policy")
+    def policy(name: str, physics: str) -> Path:
+        return path.with_name(f"{path.stem}-{name}-{physics}.policy")
 
     def transfer(physics: str) -> None:
         def measure() -> dict[str, Any]:
             config, goals = preset(task, physics, smoke), 2 if smoke else GOALS
-            learned: Any = serialization.from_bytes(untrained(config), policy(physics).read_bytes())
+            learned: Any = serialization.from_bytes(
+                untrained(config), policy(task, physics).read_bytes()
+            )
             return end_to_end.transferred(config, learned, ("native", "warp"), goals)
 
-        report.part(f"success of the policy trained on {physics}", measure)
+        trained = f"training of {task} on {physics}"
+        if any(row["part"] == trained and "result" in row for row in report.rows):
+            report.part(f"success of the policy of {task} trained on {physics}", measure)
 
     def parts(physics: str) -> None:
         config = preset(task, physics, smoke)
-        name = f"parts of a cycle on {physics}"
+        name = f"parts of a cycle of {task} on {physics}"
         report.part(name, lambda: end_to_end.parts(config, rounds=2), KERNELS_S)
 
     report.part(f"memory of {task}", lambda: memory(task))
@@ -293,7 +296,9 @@ def main(
     throughput(task, few[0], "warp")
     train_on("warp")
     transfer("warp")
-    report.part("compiling training twice", lambda: compiling_twice(task, smoke), KERNELS_S)
+    report.part(
+        f"compiling training of {task} twice", lambda: compiling_twice(task, smoke), KERNELS_S
+    )
     throughput(task, few[0], "native", "batch")
     for count in few[1:]:
         throughput(task, count, "warp")
@@ -316,7 +321,7 @@ def main(
     parts("warp")
     if not smoke:
         parts("native")
-    name = f"{2 if smoke else AGENTS} seeds as one program"
+    name = f"{2 if smoke else AGENTS} seeds of {task} as one program"
     report.part(name, lambda: seeds_at_once(preset(task, "warp", smoke), smoke), KERNELS_S)
     if not smoke:
         throughput(task, PEERS, "native", "warp", *peers(), needs_s=KERNELS_S)
@@ -336,7 +341,7 @@ def peers() -> tuple[str, ...]:
     return ("gymnasium-async", *(["envpool"] if importlib.util.find_spec("envpool") else []))
 
 
-def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
     """A straight line through the seconds of a step against the number of worlds.
 
     Args:
@@ -345,7 +350,8 @@ def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     Returns:
       "TASK CONTESTANT", where two or more numbers of worlds were measured -> seconds of a step of
       no worlds, which launches and the host take; seconds that each world adds; and the steps a
-      second that follow for ever more worlds, to which the largest measured rate is to be held.
+      second that follow for ever more worlds, to which the largest measured rate is to be held, or
+      None if by these measurements a world adds nothing.
     """
     points: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -365,7 +371,7 @@ def costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         found[name] = {
             "fixed_s": float(fixed),
             "s_per_world": float(each),
-            "env_steps_per_s_of_ever_more_worlds": float(1 / each) if each > 0 else math.inf,
+            "env_steps_per_s_of_ever_more_worlds": float(1 / each) if each > 0 else None,
             "largest_measured_env_steps_per_s": float((worlds / seconds).max()),
         }
     return found

@@ -92,7 +92,6 @@ def main(
     ]
     for env in backends:
         launch.make_envs(env)  # refuses what cannot be combined before any is measured
-    launch.keep_programs()
     path = harness.results_file("end_to_end", out, smoke)
     rows: list[dict[str, Any]] = []
 

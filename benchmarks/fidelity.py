@@ -14,8 +14,8 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
     transfer    success of trained policies (`--runs`) on equal held-out goals on both
 
 Half of the native episodes have random actions, half are scripted to push, strike or grasp.
-`--recorded FOLDER` steps the states of recorded episodes of the original instead, and does nothing
-else. Results are written as they come, to runs/benchmarks/fidelity-PHYSICS-MODEL.json unless
+`--recorded FOLDER` takes the states of recorded episodes of the original instead, and plays
+nothing. Results are written as they come, to runs/benchmarks/fidelity-PHYSICS-MODEL.json unless
 `--out`; what the same commit has measured of other tasks stays in the file.
 """
 
@@ -86,8 +86,8 @@ def main(
       episodes: Scripted episodes on both.
       runs: Run folders of trained policies, scored on both.
       policy_episodes: Held-out goals of a policy.
-      recorded: Folder of recorded episodes of the original (public_fetch_TASK.npz), to step their
-        states instead of those of native episodes, and do nothing else.
+      recorded: Folder of recorded episodes of the original (public_fetch_TASK.npz), to take
+        their states instead of those of native episodes, and to play nothing.
       table: Print the table of all committed results, and measure nothing.
       smoke: A tiny run that only shows that everything works.
       out: Results file.
@@ -146,7 +146,9 @@ def committed() -> list[dict[str, Any]]:
             physics, model, task = row["physics"], row["model"], row["task"]
             place = (model != "stock", physics, model, row["states"], order.index(task))
             if place in rows:
-                raise UserError(f"{path}: {task} on {physics} with {model} has another file")
+                raise UserError(
+                    f"{path}: {task} on {physics} with {model}, {row['states']}, has another file"
+                )
             rows[place] = row
     return [rows[place] for place in sorted(rows)]
 

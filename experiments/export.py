@@ -3,8 +3,8 @@
     policy = jax.export.deserialize(pathlib.Path("policy.jax").read_bytes())
     action = policy.call(observation, desired_goal)
 
-The file is a compiled function with networks and normalisation inside, for CPUs, CUDA and TPUs. It
-takes float32 [n, O] observations and [n, G] requested goals, and gives the greedy actions [n, A];
+The file is a function as JAX lowers it, networks and normalisation inside, for CPUs, CUDA and TPUs.
+It takes float32 [n, O] observations and [n, G] requested goals, and gives greedy actions [n, A];
 reading it takes JAX and flatbuffers, and nothing of this project. JAX promises to read such files
 for six months (`jax.export`); what lasts is the run's checkpoint.
 """

@@ -75,9 +75,13 @@ def guarded(main: Callable[[], None]) -> None:
         print("interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(130)  # a compiler thread that still runs would crash an orderly exit
-    except BrokenPipeError:  # whatever reads standard output, as `head` does, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except BrokenPipeError:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # whatever reads it, as `head` does, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        raise  # another pipe
 
 
 def command(function: Callable[..., None]) -> None:

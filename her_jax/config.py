@@ -11,6 +11,8 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
+import numpy as np
+
 from her_jax.errors import UserError
 from her_jax.prioritization import PRIORITIES
 from her_jax.relabel import STRATEGIES
@@ -26,9 +28,15 @@ _TYPES = {bool: "truth value", int: "whole number", float: "number", str: "text"
 
 
 def _require_types(settings: Any) -> None:
-    """Refuses values of another type than a setting's default; whole numbers are numbers too."""
+    """Refuses values of another type than a setting's default; whole numbers are numbers too.
+
+    Numbers of NumPy become plain ones, which JSON can hold.
+    """
     for field in dataclasses.fields(settings):
         wanted, value = type(field.default), getattr(settings, field.name)
+        if isinstance(value, np.integer | np.floating):
+            value = value.item()
+            object.__setattr__(settings, field.name, value)
         if wanted in _TYPES and (wanted, type(value)) != (float, int):
             _require(type(value) is wanted, field.name, value, f"is no {_TYPES[wanted]}")
 
@@ -242,7 +250,7 @@ class DDPGConfig:
     average_rate: float = 1.0
     """Rate of the exponential moving average of the actor's parameters that acts where nothing is
     explored; 1 for the actor itself. An average over many updates steadies what is evaluated
-    (Polyak and Juditsky 1992), and lags by as many."""
+    (Polyak and Juditsky 1992), and lags by about 1 / rate of them."""
     action_l2: float = 1.0
     """Weight of the mean squared action in the actor's loss."""
     noise_std: float = 0.2
@@ -577,7 +585,10 @@ class Config:
                     nested[name] = part(**values[name])
                 except UserError as error:
                     raise UserError(f"config: {name}.{error}; restore it") from None
-            return cls(seed=values["seed"], **nested)
+            try:
+                return cls(seed=values["seed"], **nested)
+            except UserError as error:
+                raise UserError(f"config: {error}; restore it") from None
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"config: {error} does not fit this version; retrain, or check out the run's commit"

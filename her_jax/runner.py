@@ -86,7 +86,7 @@ class Run:
         """
         if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
-        lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not hasattr(env, name)]
+        lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not _has(env, name)]
         if lacking:
             raise UserError(
                 f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
@@ -260,16 +260,16 @@ class Run:
         return built, record.episode_log(built, self.judge, self.config, state, measured)
 
     def act(self, state: train.TrainState, obs: GoalObs) -> jax.Array:
-        """The greedy action for an observation of any leading shape.
+        """The greedy action [..., A], one-hot if discrete, for observations [..., O].
 
         Raises:
-          UserError: if it is of another environment's size.
+          UserError: if they are of another environment's size.
         """
-        size = self.env.observation_size
-        if obs.observation.shape[-1:] != (size,):
-            raise UserError(
-                f"observation: shape {obs.observation.shape}; {self.env.name}'s end with {size}"
-            )
+        sizes = {"observation": self.env.observation_size, "desired_goal": self.env.goal_spec.size}
+        for name, size in sizes.items():
+            shape = getattr(obs, name).shape
+            if shape[-1:] != (size,):
+                raise UserError(f"{name}: shape {shape}; those of {self.env.name} end with {size}")
         return train.greedy(self.agent, self.config, state.learner, state.normalizer, obs)
 
     def require_disjoint(
@@ -554,6 +554,11 @@ class Clock:
 def busy_s(line: Mapping[str, Any]) -> float:
     """Seconds of an epoch, by its line of `metrics.jsonl`: training, evaluation and audit."""
     return line["train_s"] + line["eval_s"] + line["audit_s"]
+
+
+def _has(env: GoalEnv, name: str) -> bool:
+    """Whether an attribute is there, without computing what a property stands for."""
+    return hasattr(type(env), name) or name in getattr(env, "__dict__", ())
 
 
 def plugin_hash(folder: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 import accelerator
 import end_to_end
+import env_throughput
 import harness
 from her_jax import metrics, provenance
 from her_jax.errors import UserError
@@ -133,6 +134,33 @@ def test_what_a_step_costs_is_read_off_the_rows():
         }
     )
     assert accelerator.costs(rows[:1]) == {}
+
+
+def test_what_was_trained_is_scored_and_no_older_policy(tmp_path, monkeypatch):
+    """A policy file of another commit is gone before training, which here fails."""
+    path, scored = tmp_path / "report.json", []
+    old = tmp_path / "report-FetchPush-warp.policy"
+    old.write_bytes(b"of another commit")
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    monkeypatch.setattr(end_to_end, "transferred", lambda *words: scored.append(words[1]))
+    monkeypatch.setattr(accelerator, "untrained", lambda config: ["?"])
+
+    def main(training) -> list[str]:
+        monkeypatch.setattr(accelerator, "training", training)
+        other = ("memory", "first_step", "compiling_twice", "short_fidelity", "seeds_at_once")
+        for name in other:
+            monkeypatch.setattr(accelerator, name, lambda *_: {})
+        monkeypatch.setattr(end_to_end, "parts", lambda *_, **__: {})
+        monkeypatch.setattr(env_throughput, "measure", lambda *_, **__: [])
+        accelerator.main(smoke=True, out=path)
+        rows = metrics.read_json(path)["rows"]
+        return [row["part"] for row in rows if "error" in row]
+
+    failed = main(lambda *_: 1 / 0)
+    assert failed == ["training of FetchPush on warp"] and not old.exists() and scored == []
+    assert main(lambda *_: ({}, ["learned"])) == []
+    assert main(lambda *_: 1 / 0) == []  # neither again
+    assert scored == [["learned"]]
 
 
 def test_a_device_that_no_longer_answers_ends_the_program(tmp_path, monkeypatch):

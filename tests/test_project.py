@@ -297,7 +297,7 @@ def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
     metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [recorded, other]})
     assert fidelity.committed() == [other, row, recorded]
     metrics.write_json(tmp_path / "fidelity-b.json", {"rows": [other, row]})
-    with pytest.raises(UserError, match="FetchPush on warp with fast has"):
+    with pytest.raises(UserError, match="FetchPush on warp with fast, played, has"):
         fidelity.committed()
 
 
@@ -350,6 +350,11 @@ def test_calls_are_prepared_untimed_and_take_turns(monkeypatch):
         (end_to_end.main, {"targets": ()}, "targets: none given"),
         (end_to_end.main, {"out": Path(__file__, "a.json")}, "out: .*a.json cannot be written"),
         (fidelity.main, {"episodes": 0}, "episodes: 0 is not positive"),
+        (
+            fidelity.main,
+            {"recorded": Path("a"), "runs": (Path("b"),)},
+            "runs: policies play no recorded",
+        ),
         (fidelity.main, {"tasks": ()}, "tasks: none named"),
         (fidelity.main, {"runs": (Path("nowhere"),)}, "run: nowhere is no folder"),
     ],

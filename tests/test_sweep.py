@@ -180,6 +180,7 @@ def created(runs, _):
         ("", "task: none given; name one of fetch-reach"),
         ("fetch-pull", "task: 'fetch-pull' is unknown"),
         ("fetch-push --grid kk=1,2", "grid: 'kk' is no setting; choose some of"),
+        ("fetch-push --grid agent=ddpg,sac", "grid: 'agent' is the same in a whole sweep"),
         ("fetch-push --grid env_steps=1,2", "grid: 'env_steps' is no setting; choose some of"),
         ("fetch-push --grid k", "grid: 'k' is no setting with values; give e.g. k=4,8"),
         ("fetch-push --grid k=4,", "grid: 'k=4,' is no setting with values"),

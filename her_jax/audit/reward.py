@@ -105,6 +105,8 @@ def _range(env: GoalEnv) -> str:
     ]
     examples = np.asarray([pair.reward for pair in env.reward_pairs], np.float32)
     paid = np.concatenate([*paid, examples])
+    if not np.isfinite(paid).all():
+        return "pays what is not finite for goals that are far apart"
     highest, lowest = paid.max(), paid.min()
     if highest > 0:
         return f"pays up to {highest:g}; targets are clipped at 0, so pay at most 0, e.g. -1 or 0"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from her_jax.config import (
@@ -91,6 +92,29 @@ def test_survives_json():
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config == dataclasses.replace(config, agent=DDPGConfig(hidden=[8, 4]))  # type: ignore[arg-type]
     assert hash(again.agent) == hash(config.agent)  # which JAX compiles for
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    config = Config(
+        seed=np.int32(4),  # type: ignore[arg-type]
+        train=TrainConfig(num_envs=np.int64(4)),  # type: ignore[arg-type]
+        agent=DDPGConfig(noise_std=np.float64(0.1)),
+    )
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("train", "env_steps", 480.0, "config: train.env_steps: 480.0 is no whole number; restore"),
+        ("", "seed", True, "config: seed: True is no whole number; restore it"),
+    ],
+)
+def test_damaged_values_are_named_by_their_part(part, name, value, message):
+    values = Config().to_dict()
+    (values[part] if part else values)[name] = value
+    with pytest.raises(UserError, match=message):
+        Config.from_dict(values)
 
 
 def test_unknown_and_missing_fields_are_refused():

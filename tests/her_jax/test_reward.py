@@ -121,9 +121,18 @@ class Distant(PointEnv):
         return jnp.where(far, 5.0, super().reward(achieved_goal, desired_goal))
 
 
+class Undefinable(PointEnv):
+    """Pays no number far from the goal."""
+
+    def reward(self, achieved_goal, desired_goal):
+        far = jnp.linalg.norm(achieved_goal - desired_goal, axis=-1) > 1.5
+        return jnp.where(far, jnp.nan, super().reward(achieved_goal, desired_goal))
+
+
 @pytest.mark.parametrize(
     ("env", "part", "complaint"),
     [
+        (Undefinable(), "range", "pays what is not finite"),
         (Positive(), "range", "pays up to 1; targets are clipped at 0"),
         (Tenfold(), "range", "pays -10 where the goal is missed"),
         (Distant(), "range", "pays up to 5; targets are clipped at 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from her_jax import checkpoint, evaluate, goal_set, metrics, runner, train
 from her_jax.audit import record
 from her_jax.errors import UserError
 from her_jax.runner import Run
+from her_jax.types import GoalObs
 from toy import PointEnv
 
 
@@ -359,3 +361,36 @@ def test_steps_that_cannot_be_counted_are_refused(toy, config, tmp_path):
         with_(config, env_steps=2**31)
     with pytest.raises(UserError, match=r"env_steps: \d+, in whole epochs, must be below"):
         run(toy, with_(config, env_steps=2**31 - 1), tmp_path / "run")
+
+
+class Lacking:
+    """Has nothing but a horizon, and a property that does not compute."""
+
+    horizon = 3
+
+    @property
+    def reward_pairs(self):
+        raise AttributeError("of something else")
+
+
+def test_what_an_environment_lacks_is_listed(config, tmp_path):
+    env: Any = Lacking()
+    with pytest.raises(UserError, match="env: Lacking has no name, ") as caught:
+        Run(env, config, tmp_path / "r", SILENT)
+    assert "reward_pairs" not in str(caught.value) and "success" in str(caught.value)
+
+
+def test_double_precision_is_refused(toy, config, tmp_path):
+    with jax.enable_x64(True), pytest.raises(UserError, match="JAX_ENABLE_X64: environments"):
+        Run(toy, config, tmp_path / "r", SILENT)
+
+
+def test_observations_and_goals_of_another_size_are_refused(toy, config, tmp_path):
+    run = Run(toy, config, str(tmp_path / "r"), SILENT)
+    state = run._init(jax.random.key(0))
+    point = jnp.zeros((5, 2))
+    assert run.act(state, GoalObs(point, point, point)).shape == (5, 2)
+    for name in ("observation", "desired_goal"):
+        obs = GoalObs(point, point, point)._replace(**{name: jnp.zeros((5, 3))})
+        with pytest.raises(UserError, match=rf"{name}: shape \(5, 3\); those of Point end with 2"):
+            run.act(state, obs)
