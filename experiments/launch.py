@@ -77,7 +77,7 @@ def guarded(main: Callable[[], None]) -> None:
         os._exit(130)  # a compiler thread that still runs would crash an orderly exit
     except BrokenPipeError:
         try:
-            sys.stdout.flush()
+            os.write(sys.stdout.fileno(), b"\n")
         except BrokenPipeError:  # whatever reads it, as `head` does, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)

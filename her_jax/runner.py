@@ -558,7 +558,7 @@ def busy_s(line: Mapping[str, Any]) -> float:
 
 def _has(env: GoalEnv, name: str) -> bool:
     """Whether an attribute is there, without computing what a property stands for."""
-    return hasattr(type(env), name) or name in getattr(env, "__dict__", ())
+    return hasattr(type(env), name) or hasattr(env, name)
 
 
 def plugin_hash(folder: Path) -> str:
