@@ -75,6 +75,7 @@ import sweeping
 from her_jax import agents, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
+from her_jax.types import Agent, GoalEnv
 
 WORLDS = (512, 1024, 4096, 8192, 16384, 32768)
 """Numbers of environments whose throughput is measured; the first is the preset's."""
@@ -277,9 +278,9 @@ def main(
     def transfer(physics: str) -> None:
         def measure() -> dict[str, Any]:
             config, goals = preset(task, physics, smoke), 2 if smoke else GOALS
-            learned: Any = serialization.from_bytes(
-                untrained(config), policy(task, physics).read_bytes()
-            )
+            *_, state = untrained(config)
+            like = end_to_end.Learned(state.learner, state.normalizer)
+            learned: Any = serialization.from_bytes(like, policy(task, physics).read_bytes())
             return end_to_end.transferred(config, learned, ("native", "warp"), goals)
 
         trained = f"training of {task} on {physics}"
@@ -404,9 +405,7 @@ def compiling_twice(task: str, smoke: bool) -> dict[str, dict[str, float]]:
 
 def compile_s(config: Config) -> dict[str, float]:
     """Seconds to trace the training's epoch, and to compile it or read it where it is kept."""
-    env, _ = launch.make_envs(config.env)
-    agent = agents.make(config.agent, env)
-    state = jax.eval_shape(functools.partial(train.init, env, agent, config), jax.random.key(0))
+    env, agent, state = untrained(config)
     epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     lowered, trace_s = harness.timed(lambda: epoch.lower(state))
     return {"trace_s": trace_s, "compile_s": harness.timed(lowered.compile)[1]}
@@ -421,7 +420,7 @@ def seeds_at_once(config: Config, smoke: bool) -> list[dict[str, Any]]:
 
 
 def memory_used() -> dict[str, int]:
-    """Bytes so far on the first device, as far as they can be told; see `Report.part`.
+    """Bytes so far on the first device, as far as they can be told.
 
     `gpu`, all in use, with XLA's pool as a whole; `xla_peak`, the most that was used of that pool;
     `warp_peak`, the most that Warp took beside it. None of them says what one part needed, but what
@@ -549,12 +548,12 @@ def training(
     return row, learned
 
 
-def untrained(config: Config) -> end_to_end.Learned:
-    """Shapes of what a training learns."""
-    env, _ = launch.make_envs(config.env)
+def untrained(config: Config) -> tuple[GoalEnv, Agent, train.TrainState]:
+    """A training's environment and agent, and the shapes of its state."""
+    env = launch.make_env(config.env)
     agent = agents.make(config.agent, env)
     state = jax.eval_shape(functools.partial(train.init, env, agent, config), jax.random.key(0))
-    return end_to_end.Learned(state.learner, state.normalizer)
+    return env, agent, state
 
 
 if __name__ == "__main__":

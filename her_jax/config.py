@@ -7,8 +7,10 @@ unless the setting says otherwise. Presets in `experiments/presets` change them 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -581,18 +583,23 @@ class Config:
             values = values | {"agent": agent}
             nested = {}
             for name, part in parts.items():
-                try:
+                with _in_file(f"{name}."):
                     nested[name] = part(**values[name])
-                except UserError as error:
-                    raise UserError(f"config: {name}.{error}; restore it") from None
-            try:
+            with _in_file(""):
                 return cls(seed=values["seed"], **nested)
-            except UserError as error:
-                raise UserError(f"config: {error}; restore it") from None
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"config: {error} does not fit this version; retrain, or check out the run's commit"
             ) from error
+
+
+@contextlib.contextmanager
+def _in_file(part: str) -> Iterator[None]:
+    """Says of a refused setting which part of a file it stands in."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"config: {part}{error}; restore it") from None
 
 
 _CHANGEABLE = (

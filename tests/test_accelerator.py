@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
 import pytest
 
@@ -143,7 +145,8 @@ def test_what_was_trained_is_scored_and_no_older_policy(tmp_path, monkeypatch):
     old.write_bytes(b"of another commit")
     monkeypatch.setattr(harness, "commit", lambda: "abc")
     monkeypatch.setattr(end_to_end, "transferred", lambda *words: scored.append(words[1]))
-    monkeypatch.setattr(accelerator, "untrained", lambda config: ["?"])
+    state = types.SimpleNamespace(learner=["?"], normalizer=0)
+    monkeypatch.setattr(accelerator, "untrained", lambda config: (None, None, state))
 
     def main(training) -> list[str]:
         monkeypatch.setattr(accelerator, "training", training)
@@ -158,9 +161,10 @@ def test_what_was_trained_is_scored_and_no_older_policy(tmp_path, monkeypatch):
 
     failed = main(lambda *_: 1 / 0)
     assert failed == ["training of FetchPush on warp"] and not old.exists() and scored == []
-    assert main(lambda *_: ({}, ["learned"])) == []
+    learned = end_to_end.Learned(["learned"], 7)
+    assert main(lambda *_: ({}, learned)) == []
     assert main(lambda *_: 1 / 0) == []  # neither again
-    assert scored == [["learned"]]
+    assert scored == [learned]
 
 
 def test_a_device_that_no_longer_answers_ends_the_program(tmp_path, monkeypatch):

@@ -326,7 +326,7 @@ def test_two_files_of_the_same_fidelity_are_refused(tmp_path, monkeypatch):
         fidelity.committed()
 
 
-def test_the_table_says_where_a_policy_was_trained(monkeypatch):
+def test_the_table_says_where_a_policy_was_trained():
     success = "requested_goal_success"
     here = {"native": {success: 0.5}, "other": {success: 0.25}}
     row = {"task": "FetchPush", "physics": "warp", "model": "fast", "states": "played"}
