@@ -13,7 +13,7 @@ WORKERS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .PHONY: train test test-slow test-sb3 lint format setup bench clean
 
 train: $(BIN)/.runtime
-	$(BIN)/python experiments/train.py $(TASK) $(ARGS)
+	$(BIN)/python experiments/train.py $(if $(findstring --resume,$(ARGS)),,$(TASK)) $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)

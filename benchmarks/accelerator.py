@@ -238,8 +238,7 @@ def main(
     """
     if not smoke and jax.default_backend() == "cpu":
         raise UserError("device: JAX sees no accelerator; install it for one, or give --smoke")
-    if task not in her_envs.TASKS:
-        raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(her_envs.TASKS)}")
+    (task,) = harness.fetch_tasks((task,))
     if smoke:
         worlds = (2,)
         if jax.default_backend() == "cpu":  # which takes its time
@@ -515,7 +514,7 @@ def short_fidelity(task: str, smoke: bool) -> dict[str, Any]:
 
 def preset(task: str, physics: str, smoke: bool) -> Config:
     """The settings of a training."""
-    config = presets.load("accelerator", presets.word(task))
+    config = presets.load("accelerator", task)
     config = dataclasses.replace(config, env=dataclasses.replace(config.env, physics=physics))
     return end_to_end.tiny(config) if smoke else config
 

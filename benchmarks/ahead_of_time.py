@@ -200,7 +200,7 @@ def main(
     for backend in physics:
         for count in worlds:
             env = dataclasses.replace(config.env, physics=backend, model=model)
-            chosen = end_to_end.with_envs(dataclasses.replace(config, env=env), count)
+            chosen = presets.with_envs(dataclasses.replace(config, env=env), count)
             if smoke:
                 chosen = end_to_end.tiny(chosen)
             rows.append({"compiled_for": device} | measure(chosen, described))

@@ -83,7 +83,7 @@ def main(
         launch.require_judge("transfer", name)
     config = dataclasses.replace(presets.load(preset, task), seed=seed)
     if num_envs is not None:
-        config = with_envs(config, num_envs)
+        config = presets.with_envs(config, num_envs)
     if smoke:
         config, limit_s, rounds, transfer_goals = tiny(config), 0.0, 1, 2
     backends = [
@@ -108,16 +108,6 @@ def main(
         keep(row, quiet=False)
         rows.append(row)
     print(table(rows, targets))
-
-
-def with_envs(config: Config, num_envs: int) -> Config:
-    """The same with another number of environments, and a buffer that it divides."""
-    capacity = max(1, round(config.replay.capacity / num_envs)) * num_envs
-    return dataclasses.replace(
-        config,
-        train=dataclasses.replace(config.train, num_envs=num_envs),
-        replay=dataclasses.replace(config.replay, capacity=capacity),
-    )
 
 
 def tiny(config: Config) -> Config:

@@ -86,7 +86,8 @@ def main(
       out: Results file; default runs/benchmarks/env_throughput.json.
     """
     contestants = contestants or default_contestants()
-    require_known(tasks, contestants)
+    tasks = harness.fetch_tasks(tasks)
+    harness.known("contestants", contestants, CONTESTANTS)
     harness.require_positive(steps=steps, rounds=rounds, num_envs=min(num_envs, default=0))
     if steps > HORIZON:
         raise UserError(f"steps: {steps} are more than the {HORIZON} of an episode; try {HORIZON}")
@@ -99,16 +100,6 @@ def main(
             rows += measure(task, contestants, count, steps, rounds)
             harness.write("env_throughput", rows, path)
     print(table(rows))
-
-
-def require_known(tasks: tuple[str, ...], contestants: tuple[str, ...]) -> None:
-    """Refuses names of tasks and contestants that are unknown.
-
-    Raises:
-      UserError: names the option.
-    """
-    harness.known("tasks", tasks, TASKS)
-    harness.known("contestants", contestants, CONTESTANTS)
 
 
 def default_contestants() -> tuple[str, ...]:
@@ -140,7 +131,8 @@ def measure(
     Raises:
       UserError: if a name is unknown, or what a contestant needs is not installed.
     """
-    require_known((task,), contestants)
+    (task,) = harness.fetch_tasks((task,))
+    harness.known("contestants", contestants, CONTESTANTS)
     actions = np.random.default_rng(0).uniform(-1, 1, (steps, count, 4)).astype(np.float32)
     opened = {name: _open(name, task, count, actions) for name in contestants}
     first = {name: harness.timed(one.run) for name, one in opened.items()}

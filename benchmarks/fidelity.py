@@ -37,6 +37,7 @@ import numpy as np
 import harness
 import her_envs
 import launch
+import record
 from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import TASKS
 from her_envs.physics.base import Scene
@@ -86,8 +87,8 @@ def main(
       episodes: Scripted episodes on both.
       runs: Run folders of trained policies, scored on both.
       policy_episodes: Held-out goals of a policy.
-      recorded: Folder of recorded episodes of the original (public_fetch_TASK.npz), to take
-        their states instead of those of native episodes, and to play nothing.
+      recorded: Folder of recorded episodes of the original (benchmarks/record.py), to take their
+        states instead of those of native episodes, and to play nothing.
       table: Print the table of all committed results, and measure nothing.
       smoke: A tiny run that only shows that everything works.
       out: Results file.
@@ -97,7 +98,7 @@ def main(
         return
     if smoke:
         tasks, native_episodes, episodes, policy_episodes = tasks[:1], 2, 2, 2
-    tasks = harness.known("tasks", tasks, TASKS)
+    tasks = harness.fetch_tasks(tasks)
     harness.require_positive(
         native_episodes=native_episodes, episodes=episodes, policy_episodes=policy_episodes
     )
@@ -112,8 +113,9 @@ def main(
         task: (her_envs.make(task), her_envs.make(task, physics=physics, model=model))
         for task in tasks
     }
-    rows = [row for row in harness.continued(path) if row["task"] not in tasks]
+    rows = harness.continued(path)
     for task, (native, other) in compared.items():
+        before = [row for row in rows if row["task"] == task]
         row: dict[str, Any] = {"task": task, "physics": physics, "model": model}
         row["states"] = "recorded" if recorded else "played"
         states = from_file(native, recorded) if recorded else played(native, native_episodes)
@@ -121,12 +123,15 @@ def main(
         if isinstance(other.physics, Mjx) and model == "stock":  # so on Warp
             row["stages"] = stages(native, other.physics, floats(states.physics.row))
         if not recorded:
-            row |= {"episodes": scripted_episodes(native, other, episodes), "transfer": []}
-        rows.append(row)
+            scores = [score for old in before for score in old["transfer"]]
+            row |= {"episodes": scripted_episodes(native, other, episodes), "transfer": scores}
+        rows = [*(row for row in rows if row not in before), row]
         harness.write("fidelity", rows, path)
         for folder, run in opened.items():
             if run.config.env.task == task:
-                row["transfer"].append(transfer(folder, run, other, policy_episodes))
+                score = transfer(folder, run, other, policy_episodes)
+                others = [old for old in row["transfer"] if old["run"] != score["run"]]
+                row["transfer"] = [*others, score]
                 harness.write("fidelity", rows, path)
     print(markdown(rows))
 
@@ -248,9 +253,9 @@ def from_file(env: her_envs.FetchEnv, folder: Path) -> Steps:
     Raises:
       UserError: if the folder lacks the task's file, or the episodes do not repeat to the bit.
     """
-    path = folder / f"public_fetch_{env.task.name.removeprefix('Fetch').lower()}.npz"
+    path = record.recorded_file(folder, env.task.name)
     if not path.is_file():
-        raise UserError(f"recorded: {path} is no file; leave the option out")
+        raise UserError(f"recorded: {path} is no file; make it by benchmarks/record.py")
     with np.load(path) as file:
         rows, actions, qpos = file["state0"], file["action"], file["qpos"]
     start = env.restore(rows, np.zeros((len(rows), 3)))

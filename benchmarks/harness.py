@@ -14,11 +14,13 @@ from typing import Any
 
 import jax
 
+from her_envs.fetch.tasks import TASKS
 from her_jax import metrics, provenance
 from her_jax.errors import UserError
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 import launch
+import presets
 
 RESULTS = Path(__file__).resolve().parent / "results"
 """Committed results; written only by whoever names a file there."""
@@ -88,6 +90,15 @@ def known(option: str, names: tuple[str, ...], choices: Iterable[str]) -> tuple[
         if name not in choices:
             raise UserError(f"{option}: {name!r} is unknown; {choice}")
     return tuple(dict.fromkeys(names))
+
+
+def fetch_tasks(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of Fetch tasks, each once; "fetch-push" is "FetchPush" too.
+
+    Raises:
+      UserError: if there is none, or one is unknown.
+    """
+    return known("tasks", tuple(presets.TASKS.get(name, name) for name in names), TASKS)
 
 
 def require_positive(**counts: int) -> None:

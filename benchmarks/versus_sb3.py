@@ -47,7 +47,6 @@ import harness
 import her_envs
 import original
 import presets
-from her_envs.fetch.tasks import TASKS
 from her_jax import agents, evaluate, goal_set, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -351,8 +350,7 @@ def our_settings(name: str, task: str, seed: int, threads: int, limits: Limits) 
     Raises:
       UserError: if the preset has no settings for the task.
     """
-    words = {environment: word for word, environment in presets.TASKS.items()}
-    config = presets.load(OURS[name], words[task])
+    config = presets.load(OURS[name], task)
     round_steps = config.train.num_envs * her_envs.make(task).horizon
     cycles = max(1, round(limits.eval_period / round_steps))
     return dataclasses.replace(
@@ -394,7 +392,7 @@ def main(
     if smoke:
         tasks, env_steps, eval_period, target = tasks[:1], 200, 100, 1.0
     limits = Limits(env_steps, limit_s, target, eval_period)
-    tasks = harness.known("tasks", tasks, TASKS)
+    tasks = harness.fetch_tasks(tasks)
     contenders = harness.known("contenders", contenders, CONTENDERS)
     if not OURS.keys() >= set(contenders):
         library()

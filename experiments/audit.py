@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 import launch
-from her_jax import goal_set, metrics
+from her_jax import goal_set, metrics, provenance
 from her_jax.audit import foreign, log, record, relabelling
 from her_jax.config import ReplayConfig
 from her_jax.errors import UserError
@@ -71,7 +71,20 @@ def main(
 
 
 def audit_run(run: Run) -> bool:
-    """Writes the record of a run; whether no rule is broken."""
+    """Writes the record of a run; whether no rule is broken.
+
+    Raises:
+      UserError: if another MuJoCo would score it than the summary names.
+    """
+    path = run.folder / metrics.SUMMARY
+    summary = metrics.read_json(path) if path.is_file() else {}
+    here = provenance.versions()["mujoco"]
+    was = summary.get("versions", {}).get("mujoco", here)
+    if run.judge.simulator and was != here:
+        raise UserError(
+            f"versions: {run.folder} was scored with MuJoCo {was}; {here}, which is installed, "
+            "would give other figures: install the former, or use evaluate.py"
+        )
     _, state, about = run.restore()
     launch.status.print("compiling, then auditing ...")
     built = run.audit(state, about, goal_set.standard(run.env, run.config.train.eval_episodes))

@@ -172,15 +172,29 @@ def members(folder: Path) -> list[Path]:
 def named(folders: Sequence[Path]) -> list[Path]:
     """The runs that folders stand for, each once.
 
+    Of several, as a shell makes of `runs/*`, those that hold no epoch are left out, and named.
+
     Raises:
-      UserError: if a run is named twice, which would count as two seeds.
+      UserError: if a run is named twice, which would count as two seeds, or none is left.
     """
-    runs = [run for folder in folders for run in members(folder)]
+    empty = [folder for folder in folders if len(folders) > 1 and _is_empty(folder)]
+    for folder in empty:
+        launch.status.print(f"{folder} holds no epoch of a run; left out", markup=False)
+    if folders and len(empty) == len(folders):
+        raise UserError("runs: none holds an epoch; name folders that train.py made")
+    runs = [run for folder in folders if folder not in empty for run in members(folder)]
     places = [run.resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
             raise UserError(f"runs: {run} is named twice; name it once")
     return runs
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether it exists and neither a run with an epoch nor a sweep lives there."""
+    return folder.exists() and not any(
+        (folder / name).is_file() for name in (metrics.METRICS, SWEEP)
+    )
 
 
 def finished(runs: Sequence[Path]) -> list[Path]:

@@ -1,11 +1,15 @@
 """Searches settings: `python experiments/search.py TASK --trials 12 --out FILE.csv`.
 
-Optuna proposes, a training scores: the objective is success averaged over all evaluations until the
-budget is spent, so that what learns earlier wins. The first trial is the task's preset, the next
-ones change one of its settings each, and from then on Optuna's tree-structured Parzen estimator
-(Bergstra et al. 2011) proposes. Success is measured on a validation set of goals of its own, never
-on the held-out goals of published figures. The study is the CSV, a line a trial, written as they
-end; given again, it goes on.
+Optuna proposes, a training scores: the objective is success averaged over the budget, so that what
+learns earlier wins. A budget of environment steps (`--env-steps`) asks for few of them, one of
+seconds (`--train-s`) for little time on this machine, where numbers of environments and updates and
+the size of batches are searched too. The first trial is the preset, the next ones change one of its
+settings each, and from then on Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)
+proposes. Success is measured on a validation set of goals of its own, never on the held-out goals
+of published figures. The study is the CSV, a line a trial, written as they end; given again, it
+goes on. For seconds on a GPU:
+
+    python experiments/search.py fetch-push --preset accelerator --physics warp --train-s 60
 
 It needs the extra `search`: `pip install -e '.[search]'`.
 """
@@ -16,9 +20,10 @@ import csv
 import dataclasses
 import functools
 import importlib
+import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +50,13 @@ SPACE: dict[str, tuple[Any, ...]] = {
 }
 """Settings that are searched, and their choices; priorities are energy."""
 
+PACE: dict[str, tuple[Any, ...]] = {
+    "train.num_envs": (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+    "train.updates_per_cycle": (20, 40, 100, 200, 400, 1000, 2000),
+    "replay.batch_size": (128, 256, 512, 1024, 2048, 4096),
+}
+"""What is searched besides if seconds count."""
+
 FIRST_TRIALS = 6
 """Trials that are the preset or neighbours of it: the estimator has nothing to go by yet."""
 
@@ -61,15 +73,42 @@ class Origin(NamedTuple):
 
     Attributes:
       task: environment.
+      preset: the first trial.
+      physics: of training and of validation.
+      model: of the same.
       seed: of every training and of the proposals.
-      budget: environment steps asked of a trial, `--env-steps`.
+      budget: environment steps asked of a trial, `--env-steps`; 0 if `budget_s` counts.
+      budget_s: seconds of training of a trial, `--train-s`; 0 if `budget` counts.
       episodes: validation goals of an evaluation.
     """
 
     task: str
+    preset: str
+    physics: str
+    model: str
     seed: int
     budget: int
+    budget_s: float
     episodes: int
+
+    @property
+    def space(self) -> dict[str, tuple[Any, ...]]:
+        """Settings that are searched, and their choices."""
+        return SPACE | PACE if self.budget_s else SPACE
+
+
+class Point(NamedTuple):
+    """One evaluation.
+
+    Attributes:
+      env_steps: played so far.
+      train_s: seconds of training so far, without compiling and evaluating.
+      success: on the validation goals.
+    """
+
+    env_steps: int
+    train_s: float
+    success: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +117,7 @@ class Trial:
 
     Attributes:
       values: setting -> value.
-      score: mean success of the evaluations made.
+      score: success averaged over the budget; see `mean_success`.
       final: success of the last one.
       env_steps: steps trained.
       seconds: of training and evaluation, compiling included.
@@ -96,18 +135,26 @@ class Trial:
 def main(
     task: tyro.conf.Positional[str],
     trials: int = 12,
+    preset: str = "tuned",
+    physics: str = "native",
+    model: str = "stock",
     env_steps: int = 160_000,
+    train_s: float = 0.0,
     seed: int = 0,
     episodes: int = 100,
     threads: int = 0,
     out: Path = Path("study.csv"),
 ) -> None:
-    """Search the settings of a task, from its preset on.
+    """Search the settings of a task, from a preset on.
 
     Args:
       task: One of train.py's tasks with continuous actions.
       trials: Trials to add.
+      preset: Where to begin; one of train.py's that trains DDPG.
+      physics: Physics of training and validation; see train.py.
+      model: Model of training and validation; see train.py.
       env_steps: Environment steps of a trial.
+      train_s: Seconds of training of a trial instead, compiling and validation apart.
       seed: Seed of every training and of the proposals.
       episodes: Validation goals of an evaluation.
       threads: Host threads of the physics; 0 for all cores.
@@ -117,25 +164,34 @@ def main(
         raise UserError(f"trials: {trials} is not positive; try 12")
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 100")
-    base = presets.load("tuned", task)
+    if not 0 <= train_s < math.inf:
+        raise UserError(f"train_s: {train_s} is no number of seconds; try 60, or 0 for env_steps")
+    base = presets.load(preset, task)
     if base.agent.NAME != "ddpg":
-        raise UserError(f"task: {task!r} has discrete actions, which this space is not made for")
+        raise UserError(
+            f"preset: {preset!r} of {task} trains {base.agent.NAME}; this space is DDPG's"
+        )
     base = dataclasses.replace(
         base,
         seed=seed,
-        env=dataclasses.replace(base.env, num_threads=threads),
+        env=dataclasses.replace(base.env, physics=physics, model=model, num_threads=threads),
         train=dataclasses.replace(base.train, env_steps=env_steps),
     )
-    preset = {name: look_up(base, name) for name in SPACE}
-    origin = Origin(base.env.task, seed, env_steps, episodes)
+    budget = 0 if train_s else env_steps
+    origin = Origin(base.env.task, preset, physics, model, seed, budget, train_s, episodes)
+    start = {name: look_up(base, name) for name in origin.space}
+    for name, choices in origin.space.items():
+        if start[name] not in choices:
+            raise UserError(f"preset: {preset!r} has {name} = {start[name]}, which is not searched")
     done = read(out, origin)
     with launch.writing("out", out):  # before any trial is made
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
-    study, optuna = _study(done, seed, preset)
+    launch.keep_programs()
+    study, optuna = _study(done, origin, start)
     for number in range(trials):
-        asked = study.ask(distributions(optuna))
-        trial = run_trial(configured(base, asked.params), asked.params, episodes)
+        asked = study.ask(distributions(optuna, origin.space))
+        trial = run_trial(configured(base, asked.params), asked.params, origin)
         study.tell(asked, trial.score)
         append(out, origin, trial)
         launch.console.print(
@@ -145,22 +201,42 @@ def main(
     launch.report({"best": study.best_params, "score": study.best_value, "study": str(out)})
 
 
-def run_trial(config: Config, values: dict[str, Any], episodes: int) -> Trial:
+def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
     """Trains once."""
     began = time.perf_counter()
-    steps, success = zip(*learning_curve(config, episodes), strict=True)
+    points = list(learning_curve(config, origin.episodes, origin.budget_s))
+    last = points[-1] if points else Point(0, 0.0, 0.0)
     return Trial(
         values=values,
-        score=sum(success) / len(success),
-        final=success[-1],
-        env_steps=steps[-1],
+        score=mean_success(points, origin.budget_s),
+        final=last.success,
+        env_steps=last.env_steps,
         seconds=time.perf_counter() - began,
         commit=provenance.commit(),
     )
 
 
-def learning_curve(config: Config, episodes: int) -> Iterator[tuple[int, float]]:
-    """Trains, and yields (environment steps, success on validation goals) after every epoch."""
+def mean_success(points: Sequence[Point], budget_s: float) -> float:
+    """Success averaged over the budget.
+
+    Over steps, of which all evaluations are equally far apart, it is their mean. Over seconds the
+    success of an evaluation counts until the next, and before the first it is 0.
+    """
+    if not budget_s:
+        return sum(point.success for point in points) / len(points)
+    ends = [*(point.train_s for point in points[1:]), budget_s]
+    held = zip(points, ends, strict=False)  # no evaluation, no end
+    return sum(point.success * (end - point.train_s) for point, end in held) / budget_s
+
+
+def learning_curve(config: Config, episodes: int, budget_s: float = 0.0) -> Iterator[Point]:
+    """Trains, and scores on validation goals after every epoch that ends within the budget.
+
+    Args:
+      config: of the training; its environment steps are the budget unless seconds are given.
+      episodes: validation goals.
+      budget_s: seconds of training.
+    """
     env = launch.make_env(config.env)
     agent = agents.make(config.agent, env)
     goals = goal_set.draw(env, episodes, VALIDATION_SEED)
@@ -169,34 +245,48 @@ def learning_curve(config: Config, episodes: int) -> Iterator[tuple[int, float]]
         policy = functools.partial(train.greedy, agent, config, state.learner, state.normalizer)
         return evaluate.evaluate(env, lambda _, obs: policy(obs), starts).success
 
-    run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     init = jax.jit(functools.partial(train.init, env, agent, config))
-    run_score = jax.jit(score)
     state = init(jax.random.key(config.seed))
-    steps = 0
-    while steps < config.train.env_steps:
-        state, *_ = run_epoch(state)
-        steps = int(state.env_steps)
-        yield steps, evaluate.mean(run_score(state, goals.starts))
+    epoch = functools.partial(train.epoch, env, agent, config)
+    run_epoch = jax.jit(epoch, donate_argnums=0).lower(state).compile()
+    run_score = jax.jit(score)
+    steps, spent = 0, 0.0
+    while budget_s or steps < config.train.env_steps:
+        began = time.perf_counter()
+        state, *_ = jax.block_until_ready(run_epoch(state))
+        steps, spent = int(state.env_steps), spent + time.perf_counter() - began
+        if budget_s and spent > budget_s:
+            return
+        yield Point(steps, spent, evaluate.mean(run_score(state, goals.starts)))
 
 
 def configured(base: Config, values: dict[str, Any]) -> Config:
-    """`base` with other values of the searched settings, and episodes replayed by energy."""
+    """`base` with other values of the searched settings, and episodes replayed by energy.
+
+    With another number of environments or updates an epoch has no more of either than before, if
+    one cycle has not, so that no trial outlasts its budget by much.
+    """
     parts: dict[str, dict[str, Any]] = {"replay": {"priority": "energy"}}
     for name, value in values.items():
         part, field = name.split(".")
         parts.setdefault(part, {})[field] = value
+    if "train" in parts:
+        before = base.train
+        envs, updates = (values[f"train.{name}"] for name in ("num_envs", "updates_per_cycle"))
+        shorter = min(before.num_envs / envs, before.updates_per_cycle / updates)
+        parts["train"]["cycles_per_epoch"] = max(1, int(before.cycles_per_epoch * min(1, shorter)))
+        base = presets.with_envs(base, envs)
     changed = {
         part: dataclasses.replace(getattr(base, part), **fields) for part, fields in parts.items()
     }
     return dataclasses.replace(base, **changed)
 
 
-def distributions(optuna: Any) -> dict[str, Any]:
+def distributions(optuna: Any, space: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
     """The space as Optuna takes it."""
     return {
         name: optuna.distributions.CategoricalDistribution(choices)
-        for name, choices in SPACE.items()
+        for name, choices in space.items()
     }
 
 
@@ -208,8 +298,9 @@ def read(path: Path, origin: Origin) -> list[Trial]:
     """
     if not path.exists():
         return []
-    columns = [*Origin._fields, *SPACE, *_OUTCOMES]
-    by_text = {name: {str(value): value for value in values} for name, values in SPACE.items()}
+    space = origin.space
+    columns = [*Origin._fields, *space, *_OUTCOMES]
+    by_text = {name: {str(value): value for value in values} for name, values in space.items()}
     try:
         with path.open(newline="") as file:
             lines = csv.DictReader(file)
@@ -218,7 +309,7 @@ def read(path: Path, origin: Origin) -> list[Trial]:
             rows = list(lines)
             trials = [
                 Trial(
-                    {name: by_text[name][row[name]] for name in SPACE},
+                    {name: by_text[name][row[name]] for name in space},
                     float(row["score"]),
                     float(row["final"]),
                     int(row["env_steps"]),
@@ -232,7 +323,7 @@ def read(path: Path, origin: Origin) -> list[Trial]:
     for row in rows:
         for name, value in origin._asdict().items():
             if row[name] != str(value):
-                option = {"budget": "env_steps"}.get(name, name)
+                option = {"budget": "env_steps", "budget_s": "train_s"}.get(name, name)
                 raise UserError(
                     f"out: {path} is a study with {option} {row[name]}, not {value}; name another"
                 )
@@ -259,7 +350,7 @@ def append(path: Path, origin: Origin, trial: Trial) -> None:
         writer.writerow(row)
 
 
-def _study(done: list[Trial], seed: int, preset: dict[str, Any]) -> tuple[Any, Any]:
+def _study(done: list[Trial], origin: Origin, start: dict[str, Any]) -> tuple[Any, Any]:
     """An Optuna study that knows the trials already made, and the module.
 
     Raises:
@@ -273,27 +364,29 @@ def _study(done: list[Trial], seed: int, preset: dict[str, Any]) -> tuple[Any, A
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(
-            seed=seed + len(done), n_startup_trials=FIRST_TRIALS, multivariate=False
+            seed=origin.seed + len(done), n_startup_trials=FIRST_TRIALS, multivariate=False
         ),
     )
     for trial in done:
         study.add_trial(
             optuna.trial.create_trial(
-                params=trial.values, distributions=distributions(optuna), value=trial.score
+                params=trial.values,
+                distributions=distributions(optuna, origin.space),
+                value=trial.score,
             )
         )
-    for values in first_proposals(preset, seed)[len(done) :]:
+    for values in first_proposals(start, origin)[len(done) :]:
         study.enqueue_trial(values)
     return study, optuna
 
 
-def first_proposals(preset: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+def first_proposals(start: dict[str, Any], origin: Origin) -> list[dict[str, Any]]:
     """The preset, and neighbours of it that change one setting each, never the same one."""
-    draw = random.Random(seed)
-    proposals = [preset]
-    for name in draw.sample(list(SPACE), FIRST_TRIALS - 1):
-        others = [value for value in SPACE[name] if value != preset[name]]
-        proposals.append(preset | {name: draw.choice(others)})
+    draw = random.Random(origin.seed)
+    proposals = [start]
+    for name in draw.sample(list(origin.space), FIRST_TRIALS - 1):
+        others = [value for value in origin.space[name] if value != start[name]]
+        proposals.append(start | {name: draw.choice(others)})
     return proposals
 
 

@@ -118,8 +118,8 @@ class ReplayConfig:
     """Steps whose rewards, all under the row's goal, are summed before the target bootstraps; fewer
     at the end of an episode. With more than 1 the targets are off-policy."""
     audited_rows: int = 4
-    """Leading rows of each batch of an epoch's last round that the auditor checks, of strategies
-    that draw from the whole buffer 16 in all; 0 for none."""
+    """Leading rows of each batch of an epoch's last round that the auditor checks, of `random`
+    and strategies audited as it 16 in all; 0 for none."""
 
     def __post_init__(self) -> None:
         _require_types(self)
@@ -155,7 +155,7 @@ class ReplayConfig:
         )
         for name in ("late_batch_size", "late_batch_env_steps"):
             value = getattr(self, name)
-            _require(value >= 0, name, value, "is negative; 0 switches it off")
+            _require(0 <= value < 2**31, name, value, "is not in 0..2**31 - 1; 0 switches it off")
         _require(
             self.late_batch_size > 0 or self.late_batch_env_steps == 0,
             "late_batch_env_steps",

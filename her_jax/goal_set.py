@@ -36,7 +36,7 @@ class GoalSet(NamedTuple):
     """E held-out starts.
 
     Attributes:
-      starts: the environment's `Start`, NumPy float32 fields [E, n].
+      starts: the environment's `Start`, NumPy float32 fields [E, ...].
       sha256: of task and starts.
     """
 
@@ -98,7 +98,7 @@ def save(env: GoalEnv, goals: GoalSet, path: Path) -> None:
       UserError: if the file exists or cannot be written.
     """
     names = [
-        f"{field}_{i}" for field, x in goals.starts._asdict().items() for i in range(x.shape[1])
+        f"{field}_{i}" for field, x in goals.starts._asdict().items() for i in range(x[0].size)
     ]
     lines = [f"# held-out set of {env.name}, sha256 {goals.sha256}", ",".join(names)]
     lines += [",".join(map(str, row)) for row in _table(goals.starts)]  # shortest exact decimals
@@ -165,15 +165,17 @@ def _named(env: GoalEnv, starts: Any) -> GoalSet:
 
 def _table(starts: Any) -> np.ndarray:
     """float32 [E, columns]."""
-    return np.concatenate([np.asarray(x, np.float32) for x in starts], axis=1)
+    return np.concatenate([np.asarray(x, np.float32).reshape(len(x), -1) for x in starts], axis=1)
 
 
 def _untable(env: GoalEnv, table: np.ndarray, path: Path) -> Any:
     like = jax.eval_shape(env.draw, jax.random.key(0))
-    sizes = [x.shape[0] for x in like]
+    sizes = [x.size for x in like]
     if table.ndim != 2 or table.shape[1] != sum(sizes) or not np.isfinite(table).all():
         raise UserError(
             f"goals: {path} does not hold rows of {sum(sizes)} finite numbers, which {env.name} "
             "needs; make one anew"
         )
-    return type(like)(*np.split(table, np.cumsum(sizes)[:-1], axis=1))
+    columns = np.split(table, np.cumsum(sizes)[:-1], axis=1)
+    fields = (x.reshape(len(table), *one.shape) for x, one in zip(columns, like, strict=True))
+    return type(like)(*fields)

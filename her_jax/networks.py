@@ -49,24 +49,26 @@ class Actor(nn.Module):
         return jnp.tanh(MLP(self.hidden, self.action_size)(inputs))
 
 
+_LOG_STD = (-20.0, 2.0)
+"""Range of the logarithm of a standard deviation."""
+
+
 class GaussianActor(nn.Module):
     """Stochastic policy: a normal distribution that tanh squashes to [-1, 1].
 
     Attributes:
       hidden: widths of the hidden layers.
       action_size: A.
-      log_std_bounds: range that the logarithm of the standard deviation is clipped to.
     """
 
     hidden: Sequence[int]
     action_size: int
-    log_std_bounds: tuple[float, float] = (-20.0, 2.0)
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[..., O+G] -> mean and logarithm of the standard deviation before tanh, [..., A] each."""
         mean, log_std = jnp.split(MLP(self.hidden, 2 * self.action_size)(inputs), 2, axis=-1)
-        return mean, jnp.clip(log_std, *self.log_std_bounds)
+        return mean, jnp.clip(log_std, *_LOG_STD)
 
 
 class Critic(nn.Module):

@@ -130,15 +130,16 @@ def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> N
     JAX takes the nearest element for an index outside of an array, so that a replayed goal would be
     a real one, and only too often the last.
     """
-    times = jnp.tile(jnp.arange(horizon), 20)
+    episodes, times = jnp.divmod(jnp.arange(20 * horizon), horizon)
+    episodes %= stored
     keys = jax.random.split(jax.random.key(0), len(times))
 
-    def point(key: Key, time: jax.Array) -> tuple[jax.Array, jax.Array]:
-        at = strategy(key, Moment(jnp.asarray(1), time), jnp.asarray(stored), horizon)
+    def point(key: Key, step: Moment) -> tuple[jax.Array, jax.Array]:
+        at = strategy(key, step, jnp.asarray(stored), horizon)
         return jnp.asarray(at.episode), jnp.asarray(at.time)
 
     try:
-        episode, time = jax.jit(jax.vmap(point))(keys, times)
+        episode, time = jax.jit(jax.vmap(point))(keys, Moment(episodes, times))
     except Exception as error:  # whatever a user's function may raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"strategy: {name!r} fails: {reason}; mend it") from None
@@ -152,7 +153,8 @@ def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> N
         if outside.any():
             i = int(jnp.argmax(outside))
             raise UserError(
-                f"strategy: {name!r} points to {what} {found[i]} from time {times[i]}, which of "
+                f"strategy: {name!r} points to {what} {found[i]} from episode {episodes[i]}, time "
+                f"{times[i]}, which of "
                 f"{stored} episodes of {horizon} steps is not in {low}..{high}; mend it"
             )
 

@@ -72,7 +72,8 @@ class Run:
         """Binds the parts.
 
         Args:
-          env: the environment that `config.env` names.
+          env: the environment that `config.env` names; task, model, reward, tolerance and
+            repeated actions are believed.
           config: all settings.
           folder: where the run lives or will live.
           console: where progress is printed; standard output by default.
@@ -90,6 +91,17 @@ class Run:
         if lacking:
             raise UserError(
                 f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
+            )
+        if env.simulator not in (None, config.env.physics):
+            raise UserError(
+                f"physics: {env.name} is simulated by {env.simulator!r}, not, as the settings "
+                f"say, by {config.env.physics!r}; give the environment that they name"
+            )
+        names = [spec.name for spec in env.cost_specs]
+        if len(set(names)) < len(names) or any("success" in name.lower() for name in names):
+            raise UserError(
+                f"cost_specs: {', '.join(names)}: each needs a name of its own, and only figures "
+                "on requested goals are called success; rename them"
             )
         self.env, self.config, self.folder = env, config, Path(folder)
         trained, scored = (config.env.physics, config.env.model), (config.env.scored_on, "stock")
@@ -452,10 +464,13 @@ class Run:
 
         `sim_steps_per_s` is the speed of the evaluation: simulation, on the physics that scores,
         and policy without learning.
+
+        Raises:
+          UserError: if a cost is called like another figure.
         """
         settings = self.config.train
         costs = evaluate.costs(self.env, outcome)
-        return {
+        others = {
             "epoch": epoch,
             "env_steps": int(state.env_steps),
             "updates": epoch * settings.cycles_per_epoch * settings.updates_per_cycle,
@@ -464,12 +479,14 @@ class Run:
             "evaluation_broken_episodes": evaluate.mean(outcome.broken),
             "evaluation_dropped_contact_steps": evaluate.mean(outcome.dropped) / self.env.horizon,
             "final_distance": evaluate.mean(outcome.distance),
-            **{name: channel["episode_sum"] for name, channel in costs.items()},
             **{name: float(value) for name, value in values.items()},
             **seconds,
             "train_steps_per_s": self.epoch_steps / seconds["train_s"],
             "sim_steps_per_s": self.eval_steps / seconds["eval_s"],
         }
+        if taken := costs.keys() & {*others, "wall_s"}:
+            raise UserError(f"cost_specs: {', '.join(taken)} is another figure's name; rename it")
+        return others | {name: channel["episode_sum"] for name, channel in costs.items()}
 
     def _summary(
         self, lines: list[dict[str, Any]], about: dict[str, Any], audit: record.AuditRecord

@@ -205,8 +205,13 @@ class GoalSpec:
 
     @property
     def can_be_held_out(self) -> bool:
-        """Whether there are so many goals that training meets none of a held-out set by chance."""
-        return self.count is None or self.count >= 2**48
+        """Whether there are so many goals that training meets none of a held-out set by chance.
+
+        A float32 coordinate has some 2^23 values, so a continuum of one is too small.
+        """
+        if self.count is not None:
+            return self.count >= 2**48
+        return sum(a < b for a, b in zip(*self.region, strict=True)) > 1
 
 
 def _require(holds: bool, complaint: str) -> None:
@@ -361,7 +366,10 @@ class GoalEnv(Protocol):
         ...
 
     def step(self, state: Any, action: jax.Array) -> EnvState:
-        """Advances by one action [A], clipped to [-1, 1] or, if discrete, one-hot."""
+        """Advances by one action [A], clipped to [-1, 1] or, if discrete, one-hot.
+
+        Zeros mean to do nothing, which is what the success of policies is compared with.
+        """
         ...
 
     def reward(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:

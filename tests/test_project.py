@@ -214,7 +214,18 @@ def test_tables_of_the_pages_are_the_measured_ones():
     replayed = json.loads((results / "replay.json").read_text())["rows"]
     assert table.table(table.committed()) in readme
     assert env_throughput.table(throughput) in details
-    assert fidelity.markdown(fidelity.committed()) in physics
+    fidelities = fidelity.committed()
+    assert fidelity.markdown(fidelities) in physics
+    peaks = [row["stages"] for row in fidelities if "stages" in row]
+    contacts, rows = (
+        max(peak[name] for peak in peaks) for name in ("peak_contacts_in_c", "peak_constraint_rows")
+    )
+    words = " ".join(physics.split())
+    assert (
+        f"up to {contacts} contacts, fewer than 5 such pairs on average, and up to {rows} rows"
+        in words
+    )
+    assert max(peak["candidate_pairs_a_state"] for peak in peaks) < 5
     assert replay.ring_table(replayed) in details
     assert replay.update_table(replayed) in details
     together = json.loads((results / "sweeping.json").read_text())["rows"]
@@ -298,6 +309,39 @@ def test_transfer_scores_a_policy_on_both_physics(monkeypatch, toy):
     assert found["native"]["requested_goal_success"] == 1.0
     assert found["other"]["requested_goal_success"] == 0.0
     assert found["episodes"] == 8 and found["run"] == "walker" and found["trained_on"] == "native"
+
+
+def test_fidelity_keeps_the_transfers_that_it_does_not_measure_anew(tmp_path, monkeypatch):
+    run: Any = types.SimpleNamespace(config=with_(tiny_config(), task="FetchPush"))
+    monkeypatch.setattr(launch, "open_run", lambda folder: run)
+    for name in ("played", "one_step", "scripted_episodes"):
+        monkeypatch.setattr(fidelity, name, lambda *_: {})
+    score = {"requested_goal_success": 0.5}
+    scores = {"trained_on": "native", "native": score, "other": score}
+    monkeypatch.setattr(
+        fidelity, "transfer", lambda folder, *_: scores | {"run": folder.name, "count": next(calls)}
+    )
+    monkeypatch.setattr(harness, "commit", lambda: "a" * 40)
+    calls, out = itertools.count(), tmp_path / "fidelity.json"
+
+    def measured(*runs: str) -> dict[str, int]:
+        fidelity.main("native", "fast", ("fetch-push",), runs=tuple(map(Path, runs)), out=out)
+        (row,) = metrics.read_json(out)["rows"]
+        return {found["run"]: found["count"] for found in row["transfer"]}
+
+    assert measured("a", "b") == {"a": 0, "b": 1}
+    assert measured() == {"a": 0, "b": 1}
+    assert measured("a") == {"b": 1, "a": 2}
+
+
+def test_tasks_have_two_names():
+    for word, name in presets.TASKS.items():
+        assert presets.environment(word) == presets.environment(name) == name
+        assert presets.load("tuned", word) == presets.load("tuned", name)
+    assert harness.fetch_tasks(("fetch-push", "FetchPush", "FetchReach")) == (
+        "FetchPush",
+        "FetchReach",
+    )
 
 
 def test_throughput_is_steps_of_all_environments_over_seconds(monkeypatch):

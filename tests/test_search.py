@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from her_jax.errors import UserError
 
 pytest.importorskip("optuna")
 
-PUSH = search.Origin("FetchPush", 0, 160_000, 100)
-SLIDE = search.Origin("FetchSlide", 0, 40_000, 100)
+PUSH = search.Origin("FetchPush", "tuned", "native", "stock", 0, 160_000, 0.0, 100)
+SLIDE = PUSH._replace(task="FetchSlide", budget=40_000)
+FAST = PUSH._replace(budget=0, budget_s=80.0)
 
 
 @pytest.fixture
@@ -26,11 +28,11 @@ def quick(monkeypatch):
     """Learning curves that depend on the settings, without training."""
     seen = []
 
-    def curve(config, episodes):
+    def curve(config, episodes, budget_s):
         seen.append(config)
         best = 0.9 if config.agent.layer_norm else 0.3
         for i in range(1, 9):
-            yield 20_000 * i, best * i / 8
+            yield search.Point(20_000 * i, 10.0 * i, best * i / 8)
 
     monkeypatch.setattr(search, "learning_curve", curve)
     return seen
@@ -59,6 +61,8 @@ def test_a_study_is_written_as_it_goes_and_continued(quick, tmp_path):
         ({"env_steps": 80_000}, "study with env_steps 160000, not 80000"),
         ({"seed": 1}, "study with seed 0, not 1"),
         ({"episodes": 10}, "study with episodes 100, not 10"),
+        ({"physics": "warp"}, "study with physics native, not warp"),
+        ({"train_s": 60.0}, "is no study of this space"),
     ],
 )
 def test_a_study_of_something_else_is_not_continued(quick, tmp_path, changes, message):
@@ -88,14 +92,37 @@ def test_proposals_are_settings(quick, tmp_path):
             assert getattr(getattr(config, part), field) == value
 
 
-def test_the_score_is_the_mean_and_the_best_the_highest(monkeypatch):
-    curve = [(10, 0.2), (20, 0.7), (30, 0.3)]
-    monkeypatch.setattr(search, "learning_curve", lambda config, episodes: curve)
-    values = {name: choices[0] for name, choices in search.SPACE.items()}
-    trial = search.run_trial(presets.load("tuned", "fetch-push"), values, 8)
-    assert trial.score == pytest.approx(0.4) and trial.final == 0.3 and trial.env_steps == 30
+@pytest.mark.parametrize(
+    ("origin", "score"), [(PUSH, 0.4), (FAST, (10 * 0.2 + 20 * 0.7 + 50 * 0.3) / 80)]
+)
+def test_the_score_is_the_mean_over_the_budget_and_the_best_the_highest(monkeypatch, origin, score):
+    curve = [search.Point(10, 0.0, 0.2), search.Point(20, 10.0, 0.7), search.Point(30, 30.0, 0.3)]
+    monkeypatch.setattr(search, "learning_curve", lambda *_: curve)
+    values = {name: choices[0] for name, choices in origin.space.items()}
+    trial = search.run_trial(presets.load("tuned", "fetch-push"), values, origin)
+    assert trial.score == pytest.approx(score) and trial.final == 0.3 and trial.env_steps == 30
     done = [dataclasses.replace(trial, score=score) for score in (0.3, 0.9, 0.5)]
-    assert search._study(done, 0, values)[0].best_value == 0.9
+    assert search._study(done, origin, values)[0].best_value == 0.9
+
+
+def test_a_trial_that_is_never_scored_in_time_scores_nothing(monkeypatch):
+    monkeypatch.setattr(search, "learning_curve", lambda *_: [])
+    trial = search.run_trial(presets.load("tuned", "fetch-push"), {}, FAST)
+    assert (trial.score, trial.final, trial.env_steps) == (0.0, 0.0, 0)
+
+
+def test_a_budget_of_seconds_searches_the_pace_too(quick, tmp_path):
+    out = tmp_path / "study.csv"
+    search.main("fetch-push", trials=8, train_s=80.0, out=out)
+    tuned = presets.load("tuned", "fetch-push")
+    trials = search.read(out, FAST)
+    assert trials[0].values == {name: search.look_up(tuned, name) for name in FAST.space}
+    assert {name for t in trials for name in t.values} == {*search.SPACE, *search.PACE}
+    assert len({(c.train.num_envs, c.train.updates_per_cycle) for c in quick}) > 1
+    most = tuned.train.cycles_per_epoch * np.array([tuned.train.num_envs, 100])
+    for train in (config.train for config in quick):
+        of_a_cycle = np.array([train.num_envs, train.updates_per_cycle])
+        assert (train.cycles_per_epoch * of_a_cycle <= most).all() or train.cycles_per_epoch == 1
 
 
 def test_curves_are_of_validation_goals(monkeypatch, toy, config):
@@ -106,9 +133,12 @@ def test_curves_are_of_validation_goals(monkeypatch, toy, config):
     monkeypatch.setattr(goal_set, "draw", lambda *words: drawn.append(words[1:]) or draw(*words))
     monkeypatch.setattr(goal_set, "standard", None)
     config = with_(config, env_steps=240, updates_per_cycle=1)
-    ((steps, success),) = search.learning_curve(config, 8)
-    assert steps == 240 and 0 <= success <= 1
+    ((steps, seconds, success),) = search.learning_curve(config, 8)
+    assert steps == 240 and seconds > 0 and 0 <= success <= 1
     assert drawn == [(8, search.VALIDATION_SEED)]
+    points = list(search.learning_curve(config, 8, 2 * seconds))
+    assert all(point.train_s <= 2 * seconds for point in points)  # and not until 240 steps
+    assert not list(search.learning_curve(config, 8, 1e-9))
 
 
 def test_settings_are_judged_on_goals_of_their_own():
@@ -118,12 +148,13 @@ def test_settings_are_judged_on_goals_of_their_own():
 
 
 def test_the_space_is_of_real_settings_and_holds_the_presets():
-    for task in ("fetch-reach", "fetch-push", "fetch-slide", "fetch-pick-and-place"):
-        base = presets.load("tuned", task)
-        for name, choices in search.SPACE.items():
-            assert search.look_up(base, name) in choices
+    for task, preset in itertools.product(presets.PRESETS["accelerator"], ("tuned", "accelerator")):
+        base = presets.load(preset, task)
+        start = {name: search.look_up(base, name) for name in FAST.space}
+        for name, choices in FAST.space.items():
+            assert start[name] in choices
             for value in choices:
-                search.configured(base, {name: value})  # refuses what is no setting
+                search.configured(base, start | {name: value})  # refuses what is no setting
 
 
 def test_another_file_is_no_study(tmp_path):
@@ -147,19 +178,23 @@ def test_an_empty_file_is_a_new_study(tmp_path):
     [("push", 140_000, 10), ("pick-and-place", 240_000, 5), ("slide", 240_000, 4)],
 )
 def test_committed_studies_say_what_they_are_of(task, budget, count):
-    origin = search.Origin(presets.environment(f"fetch-{task}"), 0, budget, 100)
+    origin = PUSH._replace(task=presets.environment(f"fetch-{task}"), budget=budget)
     path = REPO / "experiments" / "reference" / "searches" / f"fetch-{task}.csv"
     trials = search.read(path, origin)
     assert len(trials) == count and {trial.env_steps for trial in trials} == {budget}
 
 
 @pytest.mark.parametrize(
-    ("task", "trials", "message"),
+    ("task", "given", "message"),
     [
-        ("bit-flip", 1, "task: 'bit-flip' has discrete actions"),
-        ("fetch-push", 0, "trials: 0 is not positive"),
+        ("bit-flip", {}, "preset: 'tuned' of bit-flip trains dqn"),
+        ("fetch-push", {"preset": "efficient"}, "preset: 'efficient' of fetch-push trains sac"),
+        ("fetch-push", {"preset": "plappert2018"}, "preset: 'plappert2018' has agent"),
+        ("fetch-push", {"trials": 0}, "trials: 0 is not positive"),
+        ("fetch-push", {"train_s": -1.0}, "train_s: -1.0 is no number of seconds"),
     ],
 )
-def test_bad_input_gets_one_line(task, trials, message, tmp_path):
+def test_bad_input_gets_one_line(task, given, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        search.main(task, trials=trials, out=tmp_path / "study.csv")
+        search.main(task, out=tmp_path / "study.csv", **given)
+    assert not list(tmp_path.iterdir())

@@ -105,6 +105,19 @@ def test_the_folder_of_a_sweep_stands_for_its_runs(swept, tmp_path):
         grouping.members(tmp_path)
 
 
+def test_of_several_folders_those_without_an_epoch_are_left_out(swept, tmp_path, capfd):
+    """As a shell gives them for `runs/*`, with what benchmarks and notebooks have written there."""
+    run = next(swept.glob("strategy=*"))
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "curves.png").touch()
+    others = [tmp_path / "benchmarks", tmp_path / "curves.png"]
+    assert grouping.named([*others, run]) == [run]
+    assert "benchmarks holds no epoch of a run; left out" in capfd.readouterr().err
+    with pytest.raises(UserError, match="runs: none holds an epoch"):
+        grouping.named(others)
+    assert grouping.named([tmp_path / "nowhere", run])[0] == tmp_path / "nowhere"  # refused later
+
+
 def test_resume_makes_what_is_missing_and_touches_nothing_else(swept, tmp_path, monkeypatch):
     folder = tmp_path / "s"
     shutil.copytree(swept, folder)
@@ -199,6 +212,7 @@ def created(runs, _):
         ("fetch-push --figure 7", "figure: '7' is unknown; choose one of strategies, bits"),
         ("fetch-push --figure updates --grid k=1", "figure, grid: both given"),
         ("fetch-push --num-envs 7", "capacity: "),
+        ("fetch-push --nconmax 64", "nconmax: without effect on native physics"),
     ],
 )
 def test_bad_input_gets_one_line(words, message):

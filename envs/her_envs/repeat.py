@@ -86,8 +86,9 @@ class Repeated:
 
     @property
     def cost_specs(self) -> tuple[CostSpec, ...]:
-        """Those of the environment."""
-        return self.env.cost_specs
+        """Those of the environment, summed."""
+        suffix = f" Summed over the {self.times} steps of an action."
+        return tuple(cost._replace(meaning=cost.meaning + suffix) for cost in self.env.cost_specs)
 
     @property
     def reward_pairs(self) -> tuple[RewardPair, ...]:

@@ -36,13 +36,14 @@ def load(preset: str, task: str, bits: int = 10) -> Config:
 
     Args:
       preset: one of `PRESETS`; "tuned" is the task's own file.
-      task: one of `TASKS`.
+      task: one of `TASKS`, by either name.
       bits: size of bit-flip, whose budget grows with it; without effect on other tasks.
 
     Raises:
       UserError: if either is unknown, or the preset has no settings for the task.
     """
     env = environment(task)
+    task = word(env)
     if preset not in PRESETS:
         raise UserError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
     if task not in PRESETS[preset]:
@@ -93,11 +94,21 @@ def word(environment: str) -> str:
 
 
 def environment(task: str) -> str:
-    """The environment behind a command-line name.
+    """The environment of a command-line name, or of its own.
 
     Raises:
       UserError: if it is unknown.
     """
-    if task not in TASKS:
+    if task not in TASKS and task not in TASKS.values():
         raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(TASKS)}")
-    return TASKS[task]
+    return TASKS.get(task, task)
+
+
+def with_envs(config: Config, num_envs: int) -> Config:
+    """The same with another number of environments, and a buffer that it divides."""
+    capacity = max(1, round(config.replay.capacity / num_envs)) * num_envs
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, num_envs=num_envs),
+        replay=dataclasses.replace(config.replay, capacity=capacity),
+    )

@@ -193,10 +193,9 @@ def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreig
             raise UserError(f"replay: {name} of episode {int(np.argmax(bad))} is not finite")
     if not np.isin(claim.relabelled, (0, 1)).all():
         raise UserError("replay: claim_relabelled holds other values than 0 and 1")
-    # Storage in another precision than the rows is compared in the rows' own.
-    observation = observation.astype(claim.observation.dtype)
-    achieved, desired = (x.astype(claim.desired_goal.dtype) for x in (achieved, desired))
-    action = action.astype(claim.action.dtype)
+    observation = _as_precise_as(observation, claim.observation)
+    achieved, desired = (_as_precise_as(x, claim.desired_goal) for x in (achieved, desired))
+    action = _as_precise_as(action, claim.action)
     episodes: Any = (observation, achieved, desired, action, np.zeros((count, steps, 0)))
     claim = claim._replace(
         episode=claim.episode.astype(np.int64),  # small integers would overflow
@@ -204,6 +203,11 @@ def _checked(arrays: dict[str, np.ndarray], claim: Claim, reward: Any) -> Foreig
         relabelled=claim.relabelled == 1,
     )
     return Foreign(Episode(*episodes), claim, reward)
+
+
+def _as_precise_as(stored: np.ndarray, claimed: np.ndarray) -> np.ndarray:
+    """Storage in the rows' floating-point precision; what rows have cut to integers stays wrong."""
+    return stored.astype(claimed.dtype) if claimed.dtype.kind == "f" else stored
 
 
 def _width(name: str, wide: dict[str, int]) -> int:

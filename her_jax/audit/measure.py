@@ -254,9 +254,12 @@ def _stored_goals(spec: GoalSpec, replay: buffer.BufferState) -> dict[str, jax.A
 
 
 def _coverage(spec: GoalSpec, achieved: jax.Array, counted: jax.Array) -> jax.Array:
-    """Share of the region's cells that hold a counted goal [C, T+1, G]; ends are included."""
+    """Share of the region's cells that hold a counted goal [C, T+1, G]; ends are included.
+
+    Not a number where memory has no room for the cells, or the stored states could not fill half.
+    """
     low, cells, width = _cells(spec.region, spec.tolerance)
-    if np.prod(cells, dtype=np.float64) > MAX_CELLS:
+    if np.prod(cells, dtype=np.float64) > min(MAX_CELLS, 2 * counted.size):
         return jnp.asarray(jnp.nan)
     slack = 0.01 * spec.tolerance  # what rests on the region's edge is rounded to either side
     inside = (achieved >= low - slack) & (achieved <= low + cells * width + slack)

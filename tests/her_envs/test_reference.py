@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import gym_reference
 import her_envs
 import original as original_env
+import record
 from conftest import REPO, fetch_reset, fetch_step, p_value
 
 RECORDED = Path(os.environ.get("HER_JAX_REFERENCE", REPO.parent / "shared" / "reference"))
@@ -51,43 +51,24 @@ def replay(env: her_envs.FetchEnv, episodes: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(env.success(achieved, desired), episodes["success"][:, t])
 
 
-def stacked(episodes: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([e[name] for e in episodes]) for name in episodes[0]}
-
-
 def test_recorded_episodes(env):
-    name = env.name.removeprefix("Fetch").lower()
-    path = RECORDED / f"public_fetch_{name}.npz"
+    path = record.recorded_file(RECORDED, env.name)
     if not path.is_file():
         pytest.skip(f"{path.name} is not in this checkout")
     with np.load(path) as file:
         replay(env, dict(file))
 
 
-def test_random_actions_beside_the_original(env):
-    rng = np.random.default_rng(0)
-    # Beyond [-1, 1] too: the original clips.
-    actions = rng.uniform(-1.3, 1.3, (3, 50, 4)).astype(np.float32)
-    other = original(env.name)
-    replay(env, stacked([gym_reference.record(other, i, actions[i]) for i in range(3)]))
-
-
-def test_contact_beside_the_original(env):
-    """A script that pushes or grasps; actions are recorded from the original first."""
-    other = original(env.name)
-    episodes = []
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        obs, _ = other.reset(seed=seed)
-        actions, moved = [], 0.0
-        start = obs["achieved_goal"].copy()
-        for _ in range(50):
-            actions.append(gym_reference.towards_object(obs, rng))
-            obs, *_ = other.step(actions[-1])
-            moved = max(moved, float(np.linalg.norm(obs["achieved_goal"] - start)))
-        assert moved > 0.01, "the script never touched the object"
-        episodes.append(gym_reference.record(other, seed, np.stack(actions)))
-    replay(env, stacked(episodes))
+def test_episodes_beside_the_original(env, tmp_path, monkeypatch):
+    """Random actions, some beyond [-1, 1], and a script that pushes or grasps."""
+    monkeypatch.setattr(original_env, "make", original)
+    record.main((env.name,), episodes=6, out=tmp_path)
+    with np.load(record.recorded_file(tmp_path, env.name)) as file:
+        episodes = dict(file)
+    assert np.abs(episodes["action"][:3]).max() > 1
+    moved = np.linalg.norm(episodes["achieved_goal"] - episodes["achieved_goal"][:, :1], axis=-1)
+    assert (moved.max(axis=1) > 0.01)[3:].all(), "the script never touched the object"
+    replay(env, episodes)
 
 
 def test_reset_starts_where_the_original_does(env):
@@ -96,7 +77,7 @@ def test_reset_starts_where_the_original_does(env):
     rows, positions = [], []
     for seed in range(5):
         other.reset(seed=seed)
-        rows.append(gym_reference.integration_state(other))
+        rows.append(record.integration_state(other))
         positions.append(other.data.qpos[15:17].copy() if env.task.has_object else np.zeros(2))
     # float32 positions on the way in: put the same rounded values into the original's qpos.
     positions = np.asarray(positions).astype(np.float32)
@@ -114,7 +95,7 @@ def test_restored_reset_state_is_our_reset_state(env):
     """`state_at` of the original's reset gives the original's whole state, warm start included."""
     other = original(env.name)
     obs, _ = other.reset(seed=3)
-    row = gym_reference.integration_state(other)
+    row = record.integration_state(other)
     state = env.state_at(other.data.qpos.copy(), other.data.qvel.copy(), obs["desired_goal"])
     from her_envs.physics.native import floats
 

@@ -22,6 +22,10 @@ def test_a_held_action_is_that_many_steps():
     env = PointEnv(horizon=12)
     held = Repeated(env, 3)
     assert held.horizon == 4 and held.goal_spec == env.goal_spec
+    for spec, own in zip(held.cost_specs, env.cost_specs, strict=True):
+        assert spec.name == own.name and spec.meaning.endswith(
+            "Summed over the 3 steps of an action."
+        )
     start = env.draw(jax.random.key(0))
     actions = jax.random.uniform(jax.random.key(1), (4, 2), minval=-1, maxval=1)
 

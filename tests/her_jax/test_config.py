@@ -38,6 +38,11 @@ from her_jax.errors import UserError
             {"late_batch_env_steps": 9},
             "late_batch_env_steps: 9 has no effect without",
         ),
+        (
+            ReplayConfig,
+            {"late_batch_size": 64, "late_batch_env_steps": 3_000_000_000},
+            "late_batch_env_steps: 3000000000 is not in 0",
+        ),
         (ReplayConfig, {"late_batch_size": 64}, "late_batch_size: 64 needs late_batch_env_steps"),
         (ReplayConfig, {"n_step": 0}, "n_step: 0"),
         (ReplayConfig, {"priority_share": 1.5}, "priority_share: 1.5"),

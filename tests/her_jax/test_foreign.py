@@ -200,6 +200,17 @@ def test_rows_in_another_precision_than_storage_are_no_defect(tmp_path):
     assert report.clean
 
 
+def test_goals_that_a_sampler_cut_to_integers_are_caught(tmp_path):
+    given = arrays()
+    given["claim_desired_goal"] = given["claim_desired_goal"].astype(np.int32)
+    np.savez(tmp_path / "replay.npz", **given)
+    replay = foreign.load(tmp_path / "replay.npz")
+    report = relabelling.check(
+        replay.episodes, EPISODES, replay.claim, reward=sparse, strategy="future", probability=0.8
+    )
+    assert report.broken and report.violations["provenance"].any(), report.reasons()
+
+
 def test_small_integers_are_counted_as_any_others(tmp_path):
     """A uint8 that is added to would start anew at 256."""
     given = arrays()

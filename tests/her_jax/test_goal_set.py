@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +14,14 @@ from her_envs.fetch.tasks import TASKS
 from her_jax import goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.errors import UserError
+from her_jax.types import Box
+from toy import PointEnv
+
+
+class TurnedStart(NamedTuple):
+    angle: jax.Array
+    pose: jax.Array
+    desired_goal: jax.Array
 
 
 @pytest.mark.parametrize(
@@ -49,6 +60,28 @@ def test_a_file_restores_every_bit(toy, tmp_path):
     few = goal_set.load(toy, tmp_path / "set.csv", 10)
     assert few.episodes == 10 and few.sha256 == goal_set.draw(toy, 10, seed=5).sha256
     assert few.sha256 != goals.sha256
+
+
+def test_a_start_may_hold_numbers_and_matrices(tmp_path):
+    class Turned(PointEnv):
+        def draw(self, key):
+            goal = super().draw(key).desired_goal
+            return TurnedStart(goal[0], jnp.outer(goal, goal), goal)
+
+    env = Turned()
+    goals = goal_set.draw(env, 6)
+    goal_set.save(env, goals, tmp_path / "set.csv")
+    loaded = goal_set.load(env, tmp_path / "set.csv")
+    assert same(goals.starts, loaded.starts) and loaded.sha256 == goals.sha256
+    assert loaded.starts.angle.shape == (6,) and loaded.starts.pose.shape == (6, 2, 2)
+
+
+def test_goals_of_one_number_are_too_few_to_hold_any_out(toy):
+    """Training of 20,000 episodes would meet one of 200 by chance in a third of all runs."""
+    line = Box((-1.0, 0.5), (1.0, 0.5))
+    assert toy.goal_spec.can_be_held_out
+    assert not dataclasses.replace(toy.goal_spec, region=line).can_be_held_out
+    assert all(fetch(name).goal_spec.can_be_held_out for name in TASKS)
 
 
 def test_sets_are_nested_and_differ_by_seed(toy):

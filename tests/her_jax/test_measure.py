@@ -76,13 +76,15 @@ def test_coverage_counts_cells_that_moved_goals_met():
     assert number("goal_coverage") == pytest.approx(len(inside) / 400, abs=2 / 400)
 
 
-def coverage(goals, region: Box, counted=None) -> float:
+def coverage(goals, region: Box, counted=None, stored=50) -> float:
     spec = dataclasses.replace(
         PointEnv().goal_spec, region=region, tolerance=0.1, bounds=Box((-9.0, -9.0), (9.0, 9.0))
     )
-    goals = jnp.asarray(goals, jnp.float32)[None]
-    counted = jnp.ones(goals.shape[:2], bool) if counted is None else jnp.asarray([counted])
-    return float(measure._coverage(spec, goals, counted))
+    goals = jnp.asarray(goals, jnp.float32)
+    counted = jnp.ones(len(goals), bool) if counted is None else jnp.asarray(counted)
+    room = stored - len(goals)
+    goals, counted = jnp.pad(goals, ((0, room), (0, 0))), jnp.pad(counted, (0, room))
+    return float(measure._coverage(spec, goals[None], counted[None]))
 
 
 def test_coverage_of_goals_at_the_edge_and_beyond():
@@ -96,6 +98,12 @@ def test_coverage_of_goals_at_the_edge_and_beyond():
 
 def test_coverage_of_too_many_cells_is_not_measured():
     assert np.isnan(coverage([[0.0, 0.0]], Box((-9.0, -9.0), (9e4, 9e4))))
+
+
+def test_coverage_that_the_stored_states_could_not_reach_is_not_measured():
+    """Or a large goal space would look as if nothing had been explored."""
+    unit = Box((0.0, 0.0), (1.0, 1.0))  # 100 cells
+    assert np.isnan(coverage([[0.0, 0.0]], unit, stored=49))
 
 
 def test_cells_of_a_flat_region_reach_a_tolerance_beyond_it():

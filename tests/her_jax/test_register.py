@@ -62,9 +62,13 @@ def beyond(*, episode: int = 0, time: Any = 0, moment: Any = Moment):
 @pytest.mark.parametrize(
     ("strategy", "complaint"),
     [
-        (beyond(time=2), "points to time 51 from time 49, which of 3 episodes of 50 steps is not"),
-        (beyond(time=-2), "points to time -2 from time 0"),
-        (beyond(episode=2), "points to episode 3"),
+        (
+            beyond(time=2),
+            "points to time 51 from episode 0, time 49, which of 3 episodes of 50 steps is not",
+        ),
+        (beyond(time=-2), "points to time -2 from episode 0, time 0"),
+        (beyond(episode=1), "points to episode 3 from episode 2"),
+        (beyond(episode=-1), "points to episode -1 from episode 0"),
         (lambda key, step: step, "fails: "),
         (beyond(moment=lambda *at: at), "fails: "),
         (beyond(time=0.5), "gives no whole number for the time"),

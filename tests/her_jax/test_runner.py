@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import her_envs
 from conftest import SILENT, same, tiny_config, with_
 from her_jax import checkpoint, evaluate, goal_set, metrics, runner, train
 from her_jax.audit import record
 from her_jax.errors import UserError
 from her_jax.runner import Run
-from her_jax.types import GoalObs
+from her_jax.types import CostSpec, GoalObs
 from toy import PointEnv
 
 
@@ -344,6 +345,43 @@ def test_success_is_measured_where_the_judge_says(toy, config, tmp_path):
     assert line["evaluation_dropped_contact_steps"] == 1 and line["dropped_contact_steps"] == 0
     goals = goal_set.standard(toy, config.train.eval_episodes)
     assert (judged.evaluate(state, goals.starts).distance > 0.79).all()
+
+
+@pytest.mark.parametrize("taken", ["final_distance", "wall_s", "critic_loss", None])
+def test_a_cost_hides_no_other_figure(config, tmp_path, taken):
+    class Named(PointEnv):
+        @property
+        def cost_specs(self):
+            return (CostSpec(taken or "speed", "m", "Length of a step."),)
+
+    zeros = jnp.zeros((1, 1))
+    outcome = evaluate.Outcome(*zeros[:1].repeat(4, 0), zeros, zeros, *zeros[:1].repeat(2, 0))
+    one = run(Named(), config, tmp_path / "r")
+    state = jax.eval_shape(one._init, jax.random.key(0)).replace(env_steps=240)
+    seconds = {"train_s": 1.0, "audit_s": 1.0, "eval_s": 1.0}
+    arguments = (1, state, {"critic_loss": jnp.ones(())}, outcome, seconds)
+    if taken is None:
+        assert one._line(*arguments)["speed"] == 0
+        return
+    with pytest.raises(UserError, match=f"cost_specs: {taken} is another figure's name"):
+        one._line(*arguments)
+
+
+@pytest.mark.parametrize("names", [("force", "force"), ("unsuccessful_grasp",)])
+def test_names_of_costs_are_checked_first(config, tmp_path, names):
+    class Named(PointEnv):
+        @property
+        def cost_specs(self):
+            return tuple(CostSpec(name, "m", "Length of a step.") for name in names)
+
+    with pytest.raises(UserError, match=f"cost_specs: {', '.join(names)}: each needs a name"):
+        run(Named(), config, tmp_path / "r")
+
+
+def test_physics_are_those_of_the_settings(config, tmp_path):
+    other = with_(config, physics="warp", scored_on="warp")
+    with pytest.raises(UserError, match="physics: FetchReach is simulated by 'native', not"):
+        run(her_envs.make("FetchReach"), other, tmp_path / "r")
 
 
 def test_what_does_not_score_itself_needs_a_judge(toy, config, tmp_path):
