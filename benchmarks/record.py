@@ -58,7 +58,8 @@ def main(
         env = original.make(task)
         with launch.writing("out", path):
             out.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(path, **episodes_of(env, range(seed, seed + episodes)))
+            arrays: Any = episodes_of(env, range(seed, seed + episodes))
+            np.savez_compressed(path, **arrays)
         print(f"wrote {path}", flush=True)
 
 

@@ -232,6 +232,8 @@ def test_tables_of_the_pages_are_the_measured_ones():
     assert sweeping.table(together) in details
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
     assert versus_sb3.table(raced) in readme
+    raced = json.loads((results / "versus_sb3-zoo.json").read_text())["rows"]
+    assert versus_sb3.table(raced) in details
     assert ahead_of_time.table(ahead_of_time.committed()) in physics
 
 

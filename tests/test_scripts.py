@@ -493,6 +493,15 @@ def test_damaged_files_are_refused_in_one_line(trained, tmp_path, file, old, new
         assert message in printed and len(printed.strip().splitlines()) == 1, printed
 
 
+def test_an_audit_by_another_mujoco_is_refused(trained, tmp_path):
+    """It would set new figures beside the old version in the summary."""
+    copy_of(trained / "run", tmp_path, "summary.json", '"mujoco": "', '"mujoco": "1')
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    printed = script("audit", "run", folder=tmp_path, rc=2)
+    assert "versions: run was scored with MuJoCo 1" in printed and len(printed.splitlines()) == 1
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
 def test_help_shows_every_setting(tmp_path):
     printed = script("train", "fetch-push", "--help", folder=tmp_path)
     for flag in ("--seed", "--out", "--physics", "--num-envs", "--env-steps", "--k", "--discount"):

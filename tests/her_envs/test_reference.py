@@ -24,9 +24,7 @@ from conftest import REPO, fetch_reset, fetch_step, p_value
 RECORDED = Path(os.environ.get("HER_JAX_REFERENCE", REPO.parent / "shared" / "reference"))
 
 
-@functools.cache
-def original(name: str):
-    return original_env.make(name)
+original = functools.cache(original_env.make)
 
 
 def replay(env: her_envs.FetchEnv, episodes: dict[str, np.ndarray]) -> None:

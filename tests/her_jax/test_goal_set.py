@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def test_a_file_restores_every_bit(toy, tmp_path):
 
 def test_a_start_may_hold_numbers_and_matrices(tmp_path):
     class Turned(PointEnv):
-        def draw(self, key):
+        def draw(self, key) -> Any:
             goal = super().draw(key).desired_goal
             return TurnedStart(goal[0], jnp.outer(goal, goal), goal)
 

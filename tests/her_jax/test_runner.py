@@ -354,17 +354,17 @@ def test_a_cost_hides_no_other_figure(config, tmp_path, taken):
         def cost_specs(self):
             return (CostSpec(taken or "speed", "m", "Length of a step."),)
 
-    zeros = jnp.zeros((1, 1))
-    outcome = evaluate.Outcome(*zeros[:1].repeat(4, 0), zeros, zeros, *zeros[:1].repeat(2, 0))
-    one = run(Named(), config, tmp_path / "r")
-    state = jax.eval_shape(one._init, jax.random.key(0)).replace(env_steps=240)
+    one, costs = jnp.zeros(1), jnp.zeros((1, 1))
+    outcome = evaluate.Outcome(one, one, one, one, costs, costs, one, one)
+    made = run(Named(), config, tmp_path / "r")
+    state = jax.eval_shape(made._init, jax.random.key(0)).replace(env_steps=240)
     seconds = {"train_s": 1.0, "audit_s": 1.0, "eval_s": 1.0}
     arguments = (1, state, {"critic_loss": jnp.ones(())}, outcome, seconds)
     if taken is None:
-        assert one._line(*arguments)["speed"] == 0
+        assert made._line(*arguments)["speed"] == 0
         return
     with pytest.raises(UserError, match=f"cost_specs: {taken} is another figure's name"):
-        one._line(*arguments)
+        made._line(*arguments)
 
 
 @pytest.mark.parametrize("names", [("force", "force"), ("unsuccessful_grasp",)])
