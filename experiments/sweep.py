@@ -300,6 +300,8 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         for seed in seeds:
             dataclasses.replace(setting.config, seed=seed)  # refuses a seed out of range
     settings = _different(settings)
+    if not any({"physics", "scored_on"} & setting.changes.keys() for setting in settings):
+        train.require_effect(plain.env)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
 
 

@@ -79,6 +79,7 @@ def main() -> None:
         (run.folder / launch.VIDEO).unlink(missing_ok=True)  # of the shorter run
     else:
         settings = parse(words)
+        require_effect(settings.config.env)
         video = settings.options.video
         run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
         launch.console.print(f"run folder: {run.folder}")
@@ -106,11 +107,7 @@ def reopen(words: list[str]) -> tuple[Run, bool]:
 
 
 def parse(words: list[str]) -> Launch:
-    """TASK first, then flags over its preset's settings.
-
-    Raises:
-      UserError: names the setting or the value that does not fit.
-    """
+    """TASK first, then flags over its preset's settings."""
     if not words or words[0].startswith("-"):
         if not {"-h", "--help"} & set(words):
             raise UserError(f"task: none given; name one of {', '.join(presets.TASKS)} first")
@@ -138,7 +135,6 @@ def parse(words: list[str]) -> Launch:
         raise UserError(
             f"task: {task!r} and --task {settings.config.env.task!r} differ; name it once, first"
         )
-    require_effect(settings.config.env)
     return settings
 
 

@@ -547,7 +547,7 @@ def test_what_the_pages_say_of_slide_is_in_its_runs():
         efficient.append((1000 * many - 200 * few) / 800)
     assert f"FetchSlide's five policies reach {listed(unseen, '.3f')}, and" in pages
     slide, push = map(statistics.median, (unseen, efficient))
-    assert f"FetchSlide's policies have a median of {slide:.3f} (" in pages
+    assert f"FetchSlide's policies have a median of {slide:.3f}, those" in pages
     assert f"those of `efficient` on FetchPush one of {push:.3f} (" in pages
     assert f"those of `efficient` on FetchPush {listed(efficient, '.3f')}. FetchPick" in pages
     reached = [[success >= 0.9 for _, success in curve] for curve in curves]
