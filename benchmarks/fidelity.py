@@ -62,6 +62,7 @@ TOLERANCES = {
 """Absolute and relative tolerance of each stage in MuJoCo's parity test, level 1."""
 
 _SUCCESS = "requested_goal_success"
+_MEASURED = ("task", "physics", "model", "states")
 
 
 def main(
@@ -88,7 +89,7 @@ def main(
       runs: Run folders of trained policies, scored on both.
       policy_episodes: Held-out goals of a policy.
       recorded: Folder of recorded episodes of the original (benchmarks/record.py), to take their
-        states instead of those of native episodes, and to play nothing.
+        states instead of those of native episodes, and to play nothing; rows have its name.
       table: Print the table of all committed results, and measure nothing.
       smoke: A tiny run that only shows that everything works.
       out: Results file.
@@ -104,7 +105,8 @@ def main(
     )
     if recorded and runs:
         raise UserError("runs: policies play no recorded episodes; leave --recorded out")
-    name = f"fidelity-{physics}-{model}" + ("-recorded" if recorded else "")
+    states = recorded.resolve().name if recorded else "played"
+    name = f"fidelity-{physics}-{model}" + (f"-{states}" if recorded else "")
     path = harness.results_file(name, out, smoke, continues=True)
     opened = {run: launch.open_run(run) for run in runs}
     for folder, run in opened.items():
@@ -115,23 +117,21 @@ def main(
     }
     rows = harness.continued(path)
     for task, (native, other) in compared.items():
-        before = [row for row in rows if row["task"] == task]
-        row: dict[str, Any] = {"task": task, "physics": physics, "model": model}
-        row["states"] = "recorded" if recorded else "played"
-        states = from_file(native, recorded) if recorded else played(native, native_episodes)
-        row |= one_step(native, other, states)
+        row: dict[str, Any] = {"task": task, "physics": physics, "model": model, "states": states}
+        before = [old for old in rows if all(old[name] == row[name] for name in _MEASURED)]
+        steps = from_file(native, recorded) if recorded else played(native, native_episodes)
+        row |= one_step(native, other, steps)
         if isinstance(other.physics, Mjx) and model == "stock":  # so on Warp
-            row["stages"] = stages(native, other.physics, floats(states.physics.row))
+            row["stages"] = stages(native, other.physics, floats(steps.physics.row))
         if not recorded:
-            scores = [score for old in before for score in old["transfer"]]
+            anew = {folder.name for folder in opened}
+            scores = [one for old in before for one in old["transfer"] if one["run"] not in anew]
             row |= {"episodes": scripted_episodes(native, other, episodes), "transfer": scores}
         rows = [*(row for row in rows if row not in before), row]
         harness.write("fidelity", rows, path)
         for folder, run in opened.items():
             if run.config.env.task == task:
-                score = transfer(folder, run, other, policy_episodes)
-                others = [old for old in row["transfer"] if old["run"] != score["run"]]
-                row["transfer"] = [*others, score]
+                row["transfer"].append(transfer(folder, run, other, policy_episodes))
                 harness.write("fidelity", rows, path)
     print(markdown(rows))
 

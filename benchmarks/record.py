@@ -38,7 +38,7 @@ def main(
     episodes: int = 20,
     seed: int = 0,
     smoke: bool = False,
-    out: Path = harness.MEASURED / "recorded",
+    out: Path | None = None,
 ) -> None:
     """Record episodes of Gymnasium-Robotics' Fetch v4.
 
@@ -47,18 +47,18 @@ def main(
       episodes: Episodes of each task, the second half scripted.
       seed: Of the first episode's reset and actions; the next ones count on from it.
       smoke: A tiny run that only shows that everything works.
-      out: Folder of the files; those in it are replaced.
+      out: Folder of the files; those in it are replaced. Default runs/benchmarks/recorded.
     """
     tasks = harness.fetch_tasks(tasks)
     harness.require_positive(episodes=episodes)
     if smoke:
         tasks, episodes = tasks[:1], 2
+    out = out or harness.MEASURED / f"recorded{'-smoke' if smoke else ''}"
     for task in tasks:
         path = recorded_file(out, task)
-        env = original.make(task)
+        arrays: Any = episodes_of(original.make(task), range(seed, seed + episodes))
         with launch.writing("out", path):
             out.mkdir(parents=True, exist_ok=True)
-            arrays: Any = episodes_of(env, range(seed, seed + episodes))
             np.savez_compressed(path, **arrays)
         print(f"wrote {path}", flush=True)
 

@@ -191,10 +191,9 @@ def named(folders: Sequence[Path]) -> list[Path]:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether it exists and neither a run with an epoch nor a sweep lives there."""
-    return folder.exists() and not any(
-        (folder / name).is_file() for name in (metrics.METRICS, SWEEP)
-    )
+    """Whether it exists, and neither it nor, if it is a sweep, a run in it has an epoch."""
+    runs = folder.glob(f"*/{metrics.METRICS}") if (folder / SWEEP).is_file() else ()
+    return folder.exists() and not any(((folder / metrics.METRICS).is_file(), *runs))
 
 
 def finished(runs: Sequence[Path]) -> list[Path]:

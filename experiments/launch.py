@@ -137,6 +137,7 @@ def _unwrapped(words: Sequence[str]) -> Iterator[None]:
 
 def bind(config: Config, folder: Path) -> Run:
     """A run of `config` in `folder`, its environments made."""
+    keep_programs()
     env, judge = make_envs(config.env)
     return Run(env, config, folder, console, judge)
 
@@ -147,7 +148,6 @@ def make_envs(settings: EnvConfig) -> tuple[GoalEnv, GoalEnv]:
     Raises:
       UserError: if a setting is unknown.
     """
-    keep_programs()
     require_judge("scored_on", settings.scored_on)
     env = make_env(settings)
     if env.simulator is None and settings.scored_on != EnvConfig.scored_on:

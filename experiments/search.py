@@ -178,7 +178,7 @@ def main(
         train=dataclasses.replace(base.train, env_steps=env_steps),
     )
     budget = 0 if train_s else env_steps
-    origin = Origin(base.env.task, preset, physics, model, seed, budget, train_s, episodes)
+    origin = Origin(base.env.task, preset, physics, model, seed, budget, float(train_s), episodes)
     start = {name: look_up(base, name) for name in origin.space}
     for name, choices in origin.space.items():
         if start[name] not in choices:
@@ -250,6 +250,7 @@ def learning_curve(config: Config, episodes: int, budget_s: float = 0.0) -> Iter
     epoch = functools.partial(train.epoch, env, agent, config)
     run_epoch = jax.jit(epoch, donate_argnums=0).lower(state).compile()
     run_score = jax.jit(score)
+    jax.block_until_ready(run_score(state, goals.starts))  # compiles Warp's kernels too
     steps, spent = 0, 0.0
     while budget_s or steps < config.train.env_steps:
         began = time.perf_counter()
@@ -263,8 +264,8 @@ def learning_curve(config: Config, episodes: int, budget_s: float = 0.0) -> Iter
 def configured(base: Config, values: dict[str, Any]) -> Config:
     """`base` with other values of the searched settings, and episodes replayed by energy.
 
-    With another number of environments or updates an epoch has no more of either than before, if
-    one cycle has not, so that no trial outlasts its budget by much.
+    With another pace an epoch of several cycles plays no more steps than before, and replays no
+    more transitions: what ends after the budget is not scored.
     """
     parts: dict[str, dict[str, Any]] = {"replay": {"priority": "energy"}}
     for name, value in values.items():
@@ -272,8 +273,10 @@ def configured(base: Config, values: dict[str, Any]) -> Config:
         parts.setdefault(part, {})[field] = value
     if "train" in parts:
         before = base.train
-        envs, updates = (values[f"train.{name}"] for name in ("num_envs", "updates_per_cycle"))
-        shorter = min(before.num_envs / envs, before.updates_per_cycle / updates)
+        envs = values["train.num_envs"]
+        replayed = values["train.updates_per_cycle"] * values["replay.batch_size"]
+        replayed_before = before.updates_per_cycle * base.replay.batch_size
+        shorter = min(before.num_envs / envs, replayed_before / replayed)
         parts["train"]["cycles_per_epoch"] = max(1, int(before.cycles_per_epoch * min(1, shorter)))
         base = presets.with_envs(base, envs)
     changed = {

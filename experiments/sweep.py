@@ -300,8 +300,10 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         for seed in seeds:
             dataclasses.replace(setting.config, seed=seed)  # refuses a seed out of range
     settings = _different(settings)
-    if not any({"physics", "scored_on"} & setting.changes.keys() for setting in settings):
-        train.require_effect(plain.env)
+    envs = [setting.config.env for setting in settings]
+    if not any("warp" in (env.physics, env.scored_on) for env in envs):
+        for env in envs:
+            train.require_effect(env)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
 
 
@@ -339,6 +341,7 @@ def cross(grid: Grid, names: Iterable[str]) -> list[dict[str, str]]:
 
 def bind(sweep: Sweep, folder: Path) -> list[list[Run]]:
     """For each setting the runs of its seeds; those of equal `config.env` share an environment."""
+    launch.keep_programs()
     envs: dict[Any, tuple[GoalEnv, GoalEnv]] = {}
     groups = []
     for setting in sweep.settings:

@@ -111,6 +111,11 @@ class Run:
                 f"{' and '.join(trained)}; give an environment that has them"
             )
         self.judge = judge or env
+        if self.judge.simulator not in (None, scored[0]):
+            raise UserError(
+                f"judge: {env.name} is simulated by {self.judge.simulator!r}, and success is "
+                f"measured on {scored[0]!r}; give an environment that has it"
+            )
         self.console = console or Console(highlight=False)
         self.agent = agents.make(config.agent, env)
         prioritization.require(config.replay.priority, env)

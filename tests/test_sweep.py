@@ -110,7 +110,9 @@ def test_of_several_folders_those_without_an_epoch_are_left_out(swept, tmp_path,
     run = next(swept.glob("strategy=*"))
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "curves.png").touch()
-    others = [tmp_path / "benchmarks", tmp_path / "curves.png"]
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / grouping.SWEEP).touch()
+    others = [tmp_path / "benchmarks", tmp_path / "curves.png", tmp_path / "begun"]
     assert grouping.named([*others, run]) == [run]
     assert "benchmarks holds no epoch of a run; left out" in capfd.readouterr().err
     with pytest.raises(UserError, match="runs: none holds an epoch"):
@@ -213,6 +215,7 @@ def created(runs, _):
         ("fetch-push --figure updates --grid k=1", "figure, grid: both given"),
         ("fetch-push --num-envs 7", "capacity: "),
         ("fetch-push --nconmax 64", "nconmax: without effect on native physics"),
+        ("fetch-push --grid nconmax=64,128", "nconmax: without effect on native physics"),
     ],
 )
 def test_bad_input_gets_one_line(words, message):

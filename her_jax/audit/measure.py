@@ -85,7 +85,7 @@ def measure(
         goal_coverage: share of the cells of the requested region that stored states achieved after
           leaving their episode's start by half a tolerance; cells are at most one tolerance wide,
           but for a coordinate in which the region is thin, see `_cells`. NaN if there are more than
-          `MAX_CELLS`.
+          `MAX_CELLS`, or than twice the states that the buffer has room for.
         goal_distribution_distance: Wasserstein-1 distance between achieved and requested goals,
           mean over coordinates.
         achieved_goal_spread, requested_goal_spread: standard deviation, mean over coordinates.
@@ -256,7 +256,7 @@ def _stored_goals(spec: GoalSpec, replay: buffer.BufferState) -> dict[str, jax.A
 def _coverage(spec: GoalSpec, achieved: jax.Array, counted: jax.Array) -> jax.Array:
     """Share of the region's cells that hold a counted goal [C, T+1, G]; ends are included.
 
-    Not a number where memory has no room for the cells, or the stored states could not fill half.
+    Not a number where memory has no room for the cells, or a full buffer could not meet half.
     """
     low, cells, width = _cells(spec.region, spec.tolerance)
     if np.prod(cells, dtype=np.float64) > min(MAX_CELLS, 2 * counted.size):

@@ -380,8 +380,12 @@ def test_names_of_costs_are_checked_first(config, tmp_path, names):
 
 def test_physics_are_those_of_the_settings(config, tmp_path):
     other = with_(config, physics="warp", scored_on="warp")
+    reach = her_envs.make("FetchReach")
     with pytest.raises(UserError, match="physics: FetchReach is simulated by 'native', not"):
-        run(her_envs.make("FetchReach"), other, tmp_path / "r")
+        run(reach, other, tmp_path / "r")
+    other = with_(config, scored_on="warp")
+    with pytest.raises(UserError, match="judge: FetchReach is simulated by 'native', and"):
+        Run(reach, other, tmp_path / "r", SILENT, judge=reach)
 
 
 def test_what_does_not_score_itself_needs_a_judge(toy, config, tmp_path):
