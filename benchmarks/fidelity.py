@@ -63,6 +63,7 @@ TOLERANCES = {
 
 _SUCCESS = "requested_goal_success"
 _MEASURED = ("task", "physics", "model", "states")
+"""What a row is of."""
 
 
 def main(

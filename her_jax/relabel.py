@@ -154,8 +154,8 @@ def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> N
             i = int(jnp.argmax(outside))
             raise UserError(
                 f"strategy: {name!r} points to {what} {found[i]} from episode {episodes[i]}, time "
-                f"{times[i]}, which of "
-                f"{stored} episodes of {horizon} steps is not in {low}..{high}; mend it"
+                f"{times[i]}, which of {stored} episodes of {horizon} steps is not in "
+                f"{low}..{high}; mend it"
             )
 
 

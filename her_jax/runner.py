@@ -87,22 +87,7 @@ class Run:
         """
         if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
-        lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not _has(env, name)]
-        if lacking:
-            raise UserError(
-                f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
-            )
-        if env.simulator not in (None, config.env.physics):
-            raise UserError(
-                f"physics: {env.name} is simulated by {env.simulator!r}, not, as the settings "
-                f"say, by {config.env.physics!r}; give the environment that they name"
-            )
-        names = [spec.name for spec in env.cost_specs]
-        if len(set(names)) < len(names) or any("success" in name.lower() for name in names):
-            raise UserError(
-                f"cost_specs: {', '.join(names)}: each needs a name of its own, and only figures "
-                "on requested goals are called success; rename them"
-            )
+        _require_environment(env, config.env.physics)
         self.env, self.config, self.folder = env, config, Path(folder)
         trained, scored = (config.env.physics, config.env.model), (config.env.scored_on, "stock")
         if judge is None and trained != scored:
@@ -490,7 +475,9 @@ class Run:
             "sim_steps_per_s": self.eval_steps / seconds["eval_s"],
         }
         if taken := costs.keys() & {*others, "wall_s"}:
-            raise UserError(f"cost_specs: {', '.join(taken)} is another figure's name; rename it")
+            raise UserError(
+                f"cost_specs: {', '.join(sorted(taken))} is another figure's name; rename it"
+            )
         return others | {name: channel["episode_sum"] for name, channel in costs.items()}
 
     def _summary(
@@ -576,6 +563,26 @@ class Clock:
 def busy_s(line: Mapping[str, Any]) -> float:
     """Seconds of an epoch, by its line of `metrics.jsonl`: training, evaluation and audit."""
     return line["train_s"] + line["eval_s"] + line["audit_s"]
+
+
+def _require_environment(env: GoalEnv, physics: str) -> None:
+    """Refuses an environment that lacks something, is of other physics or misnames its costs."""
+    lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not _has(env, name)]
+    if lacking:
+        raise UserError(
+            f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
+        )
+    if env.simulator not in (None, physics):
+        raise UserError(
+            f"physics: {env.name} is simulated by {env.simulator!r}, not, as the settings say, by "
+            f"{physics!r}; give the environment that they name"
+        )
+    names = [spec.name for spec in env.cost_specs]
+    if len(set(names)) < len(names) or any("success" in name.lower() for name in names):
+        raise UserError(
+            f"cost_specs: {', '.join(names)}: each needs a name of its own, and only figures on "
+            "requested goals are called success; rename them"
+        )
 
 
 def _has(env: GoalEnv, name: str) -> bool:
