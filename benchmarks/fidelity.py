@@ -7,7 +7,8 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
 
     one step    from states of native episodes: error of gripper and object after 40 ms; from states
                 rebuilt from joint positions and velocities alone, which lack the pose that the next
-                mocap target starts from; and from whole states, of models with the stock joints
+                mocap target starts from; and from whole states, of models with the stock joints,
+                rounded to float32 also for `native`: so much does the original itself differ then
     stages      what one step of 2 ms derives, and where it ends, from whole native states (levels 1
                 and 2 of MuJoCo's own parity test); of the stock model only
     episodes    of equal starts and scripts: resets, rest, how far a struck puck slides, lifts
@@ -42,7 +43,7 @@ from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import TASKS
 from her_envs.physics.base import Scene
 from her_envs.physics.mjx import COMPARED, Mjx
-from her_envs.physics.native import NativeState, floats
+from her_envs.physics.native import NativeState, bits, floats
 from her_jax import evaluate, goal_set, metrics, rollout
 from her_jax.config import EnvConfig
 from her_jax.errors import UserError
@@ -318,6 +319,7 @@ def one_step(
         found["gripper_motion"] = _percentiles(moved[:, 0])
         if native.task.has_object:
             found["object"] = _percentiles(error[:, 1])
+        found["over_0.2_mm"] = int((error > 2e-4).any(axis=-1).sum())
         found["dropped_contacts"] = int(np.asarray(later.dropped).sum())
         return found
 
@@ -339,12 +341,13 @@ def _started(
     state = other.state_at(qpos, qvel, np.zeros((len(qpos), 3)))
     if not whole:
         return state
+    pose = floats(physics.gripper_pose).astype(np.float32)
     if isinstance(state.physics, NativeState):
-        return state.replace(physics=physics)
-    pose, warmstart = floats(physics.gripper_pose), _part(stock, rows, "WARMSTART")
-    simulation = state.physics.replace(
-        gripper_pose=jnp.asarray(pose, jnp.float32), warmstart=jnp.asarray(warmstart, jnp.float32)
-    )
+        rounded = rows.astype(np.float32).astype(np.float64)
+        state = other.restore(rounded, np.zeros((len(rows), 3)))
+        return state.replace(physics=state.physics.replace(gripper_pose=bits(pose)))
+    warmstart = jnp.asarray(_part(stock, rows, "WARMSTART"), jnp.float32)
+    simulation = state.physics.replace(gripper_pose=jnp.asarray(pose), warmstart=warmstart)
     return state.replace(physics=simulation)
 
 
@@ -378,7 +381,11 @@ def _percentiles(values: np.ndarray) -> dict[str, Any]:
 
 
 def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[str, Any]:
-    """Share of states within MuJoCo's tolerances, by stage, and errors after one MuJoCo step."""
+    """How much of what one MuJoCo step derives, and where it ends, is as in C.
+
+    Shares of states within MuJoCo's tolerances, by stage; states with fewer and with more contacts;
+    errors after the step.
+    """
     expected, qpos, qvel = _in_c(native.physics.scene, rows)
     found, other_qpos, other_qvel = physics.substep(rows)
 
@@ -393,6 +400,8 @@ def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[st
         "within_tolerance": {name: agreed(name) for name in TOLERANCES},
         "qpos": _percentiles(np.abs(other_qpos - qpos).max(axis=1)),
         "qvel": _percentiles(np.abs(other_qvel - qvel).max(axis=1)),
+        "fewer_contacts": int((found["ncon"] < expected["ncon"]).sum()),
+        "more_contacts": int((found["ncon"] > expected["ncon"]).sum()),
         "peak_constraint_rows": int(found["nefc"].max()),
         "candidate_pairs_a_state": float(found["ncollision"][0]) / len(rows),
         "peak_contacts_in_c": int(expected["ncon"].max()),

@@ -213,9 +213,10 @@ class Mjx:
           rows: float64 [N, n] `mjSTATE_INTEGRATION` of the scene's model.
 
         Returns:
-          The fields `COMPARED` [N, ...] derived from the states, and in MuJoCo Warp their number of
-          constraint rows `nefc` [N] and `ncollision` [N], each the number for all states together
-          of pairs of geoms that may touch; then qpos [N, nq] and qvel [N, nv] after the step.
+          The fields `COMPARED` [N, ...] derived from the states, and in MuJoCo Warp their numbers
+          of contacts `ncon` [N] and of constraint rows `nefc` [N] and `ncollision` [N], each the
+          number for all states together of pairs of geoms that may touch; then qpos [N, nq] and
+          qvel [N, nv] after the step.
         """
         model = self.scene.model
         given = _fields_of(model, rows)
@@ -223,17 +224,20 @@ class Mjx:
         def many(given: dict[str, jax.Array]) -> Any:
             blank = self._blank(len(rows))
 
-            def one(given: dict[str, jax.Array]) -> Any:
+            def one(world: jax.Array, given: dict[str, jax.Array]) -> Any:
                 ready = self._mjx.forward(self._model, blank.replace(**given))  # for `RATES`
                 data = self._mjx.forward(self._model, ready)
                 found = {name: getattr(data, name) for name in COMPARED}
                 if self.name == "warp":
+                    worlds = data._impl.contact__worldid  # of the contacts of all states
+                    written = jnp.arange(len(worlds)) < data._impl.nacon
+                    found["ncon"] = ((worlds == world) & written).sum()
                     found["nefc"] = data._impl.nefc.reshape(())
                     found["ncollision"] = data._impl.ncollision.reshape(())
                 later = self._mjx.step(self._model, ready)
                 return found, later.qpos, later.qvel
 
-            return jax.vmap(one)(given)
+            return jax.vmap(one)(jnp.arange(len(rows)), given)
 
         found = jax.jit(_precise(many))(given)
         return jax.tree.map(np.asarray, found)
