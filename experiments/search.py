@@ -32,7 +32,7 @@ import tyro
 
 import launch
 import presets
-from her_jax import agents, evaluate, goal_set, provenance, train
+from her_jax import agents, evaluate, goal_set, memory, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 
@@ -187,6 +187,7 @@ def main(
     with launch.writing("out", out):  # before any trial is made
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
+    memory.require(launch.make_env(base.env), base)
     launch.keep_programs()
     study, optuna = _study(done, origin, start)
     for number in range(trials):
@@ -202,9 +203,15 @@ def main(
 
 
 def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
-    """Trains once."""
+    """Trains once; settings that memory cannot hold score 0."""
     began = time.perf_counter()
-    points = list(learning_curve(config, origin.episodes, origin.budget_s))
+    points: list[Point] = []
+    try:
+        memory.require(launch.make_env(config.env), config)
+    except UserError as error:
+        launch.console.print(f"not trained: {error}")
+    else:
+        points = _points(config, origin)
     last = points[-1] if points else Point(0, 0.0, 0.0)
     return Trial(
         values=values,
@@ -216,6 +223,17 @@ def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
     )
 
 
+def _points(config: Config, origin: Origin) -> list[Point]:
+    """The learning curve; none if the device runs out of memory."""
+    try:
+        return list(learning_curve(config, origin.episodes, origin.budget_s))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        launch.console.print(f"not trained to the end: {str(error).splitlines()[0]}")
+        return []
+
+
 def mean_success(points: Sequence[Point], budget_s: float) -> float:
     """Success averaged over the budget.
 
@@ -223,7 +241,7 @@ def mean_success(points: Sequence[Point], budget_s: float) -> float:
     success of an evaluation counts until the next, and before the first it is 0.
     """
     if not budget_s:
-        return sum(point.success for point in points) / len(points)
+        return sum(point.success for point in points) / max(len(points), 1)
     ends = [*(point.train_s for point in points[1:]), budget_s]
     held = zip(points, ends, strict=False)  # no evaluation, no end
     return sum(point.success * (end - point.train_s) for point, end in held) / budget_s

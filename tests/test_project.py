@@ -93,11 +93,11 @@ def test_reach_is_learned(tmp_path):
     assert summary["requested_goal_success"] >= 0.98
 
 
-def test_python_examples_of_the_readme(tmp_path, monkeypatch):
+def test_python_examples_of_the_pages(tmp_path, monkeypatch):
     """One after the other, as a reader types them; training stops before it begins."""
     known = set(relabel.STRATEGIES)
-    readme = (REPO / "README.md").read_text()
-    examples = [part.split("```")[0] for part in readme.split("```python")[1:]]
+    pages = "".join((REPO / name).read_text() for name in ("README.md", "docs/python.md"))
+    examples = [part.split("```")[0] for part in pages.split("```python")[1:]]
     assert len(examples) == 5
     monkeypatch.chdir(tmp_path)
     shutil.copytree(table.REFERENCE / "fetch-push-seed4", "runs/RUN")  # without its checkpoint

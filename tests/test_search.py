@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -115,6 +116,29 @@ def work(config):
     """Environments and replayed transitions of a cycle."""
     plan = config.train
     return np.array([plan.num_envs, plan.updates_per_cycle * config.replay.batch_size])
+
+
+@pytest.mark.parametrize("origin", [FAST, PUSH])
+def test_a_trial_that_does_not_fit_into_memory_scores_nothing(monkeypatch, origin, capsys):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(search, "learning_curve", full)
+    preset = presets.load("tuned", "fetch-push")
+    assert search.run_trial(preset, {}, origin).score == 0.0
+    huge = dataclasses.replace(
+        preset, replay=dataclasses.replace(preset.replay, capacity=10**9)
+    )  # refused before anything compiles
+    trial = search.run_trial(huge, {}, origin)
+    assert (trial.score, trial.final, trial.env_steps) == (0.0, 0.0, 0)
+    assert "at most" in capsys.readouterr().out
+
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(search, "learning_curve", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        search.run_trial(preset, {}, origin)
 
 
 def test_a_budget_of_seconds_searches_the_pace_too(quick, tmp_path):
