@@ -343,12 +343,16 @@ def _started(
         return state
     pose = floats(physics.gripper_pose).astype(np.float32)
     if isinstance(state.physics, NativeState):
-        rounded = rows.astype(np.float32).astype(np.float64)
-        state = other.restore(rounded, np.zeros((len(rows), 3)))
+        state = other.restore(_rounded(rows), np.zeros((len(rows), 3)))
         return state.replace(physics=state.physics.replace(gripper_pose=bits(pose)))
     warmstart = jnp.asarray(_part(stock, rows, "WARMSTART"), jnp.float32)
     simulation = state.physics.replace(gripper_pose=jnp.asarray(pose), warmstart=warmstart)
     return state.replace(physics=simulation)
+
+
+def _rounded(rows: np.ndarray) -> np.ndarray:
+    """What float32 can hold of float64 values."""
+    return rows.astype(np.float32).astype(np.float64)
 
 
 def _part(model: mujoco.MjModel, rows: np.ndarray, name: str) -> np.ndarray:
@@ -384,10 +388,14 @@ def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[st
     """How much of what one MuJoCo step derives, and where it ends, is as in C.
 
     Shares of states within MuJoCo's tolerances, by stage; states with fewer and with more contacts;
-    errors after the step.
+    errors after the step, of joint positions also of states with equally many contacts, and on
+    those what C is off from states rounded to float32.
     """
     expected, qpos, qvel = _in_c(native.physics.scene, rows)
+    _, rounded_qpos, _ = _in_c(native.physics.scene, _rounded(rows))
     found, other_qpos, other_qvel = physics.substep(rows)
+    equal = found["ncon"] == expected["ncon"]
+    error, rounding = (np.abs(x - qpos).max(axis=1) for x in (other_qpos, rounded_qpos))
 
     def agreed(name: str) -> float:
         absolute, relative = TOLERANCES[name]
@@ -398,7 +406,10 @@ def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[st
 
     return {
         "within_tolerance": {name: agreed(name) for name in TOLERANCES},
-        "qpos": _percentiles(np.abs(other_qpos - qpos).max(axis=1)),
+        "qpos": _percentiles(error),
+        "qpos_equal_contacts": _percentiles(error[equal]),
+        "qpos_other_contacts": _percentiles(error[~equal]),
+        "qpos_equal_contacts_of_c_rounded": _percentiles(rounding[equal]),
         "qvel": _percentiles(np.abs(other_qvel - qvel).max(axis=1)),
         "fewer_contacts": int((found["ncon"] < expected["ncon"]).sum()),
         "more_contacts": int((found["ncon"] > expected["ncon"]).sum()),
