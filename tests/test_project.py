@@ -228,6 +228,18 @@ def test_tables_of_the_pages_are_the_measured_ones():
     assert max(peak["candidate_pairs_a_state"] for peak in peaks) < 5
     assert replay.ring_table(replayed) in details
     assert replay.update_table(replayed) in details
+    for row in fidelities:
+        if (row["task"], row["physics"], row["model"]) != ("FetchSlide", "warp", "stock"):
+            continue
+        if row["states"] != "played":
+            found = row["stages"]
+            figures = (
+                found["qpos_other_contacts"]["median"],
+                found["qpos_equal_contacts"]["p99"],
+                found["qpos_equal_contacts_of_c_rounded"]["p99"],
+            )
+            cells = " | ".join(f"{figure:.1e}" for figure in figures)
+            assert f"| `{row['states']}` | {cells} |" in physics
     together = json.loads((results / "sweeping.json").read_text())["rows"]
     assert sweeping.table(together) in details
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]
