@@ -8,7 +8,8 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
     one step    from states of native episodes: error of gripper and object after 40 ms; from states
                 rebuilt from joint positions and velocities alone, which lack the pose that the next
                 mocap target starts from; and from whole states, of models with the stock joints,
-                rounded to float32 also for `native`: so much does the original itself differ then
+                rounded to float32 for `native` too, as a control: what rounding alone costs
+    coasting    how far FetchSlide's puck then slides, the hand off it
     stages      what one step of 2 ms derives, and where it ends, from whole native states (levels 1
                 and 2 of MuJoCo's own parity test); of the stock model only
     episodes    of equal starts and scripts: resets, rest, how far a struck puck slides, lifts
@@ -43,7 +44,7 @@ from her_envs.fetch import model as scenes
 from her_envs.fetch.tasks import TASKS
 from her_envs.physics.base import Scene
 from her_envs.physics.mjx import COMPARED, Mjx
-from her_envs.physics.native import NativeState, bits, floats
+from her_envs.physics.native import Native, NativeState, bits, floats
 from her_jax import evaluate, goal_set, metrics, rollout
 from her_jax.config import EnvConfig
 from her_jax.errors import UserError
@@ -123,6 +124,8 @@ def main(
         before = [old for old in rows if all(old[name] == row[name] for name in _MEASURED)]
         steps = from_file(native, recorded) if recorded else played(native, native_episodes)
         row |= one_step(native, other, steps)
+        if task == "FetchSlide":
+            row["coasting"] = coasting(native, other, steps)
         if isinstance(other.physics, Mjx) and model == "stock":  # so on Warp
             row["stages"] = stages(native, other.physics, floats(steps.physics.row))
         if not recorded:
@@ -329,24 +332,64 @@ def one_step(
     return found
 
 
+def coasting(
+    native: her_envs.FetchEnv, other: her_envs.FetchEnv, steps: Steps
+) -> dict[str, float | int]:
+    """Mean distances in metres that a sliding puck goes in a second without an action.
+
+    Of the states in which it moves away from the hand, at 0.15 m/s or more and its centre at least
+    0.06 m off; pucks that leave the table are left out.
+    """
+    rows, count = floats(steps.physics.row), 25
+    before = native.restore(rows, np.zeros((len(rows), 3)))
+    gripper, puck = _positions(before, native).swapaxes(0, 1)[..., :2]
+    model = native.physics.scene.model
+    first = int(model.joint(native.physics.scene.object_joint).dofadr[0])
+    velocity = _part(model, rows, "QVEL")[:, first : first + 2]
+    away = puck - gripper
+    slides = np.linalg.norm(velocity, axis=-1) >= 0.15
+    slides &= (np.linalg.norm(away, axis=-1) >= 0.06) & ((velocity * away).sum(axis=-1) > 0)
+    chosen = jax.tree.map(lambda x: x[slides], steps.physics)
+    whole = other.physics.scene.model.nq == model.nq
+    starts = {
+        "native": jax.tree.map(lambda x: x[slides], before).replace(physics=chosen),
+        "other": _started(native, other, chosen, whole),
+    }
+    ends, gone = {}, {}
+    for (who, state), env in zip(starts.items(), (native, other), strict=True):
+        step = jax.jit(jax.vmap(env.step))
+        for _ in range(count):
+            state = step(state, jnp.zeros((int(slides.sum()), env.action_size)))
+        ends[who] = _positions(state, native)[:, 1]
+        gone[who] = np.linalg.norm(ends[who][:, :2] - puck[slides], axis=-1)
+    stays = np.minimum(ends["native"][:, 2], ends["other"][:, 2]) > 0.41  # the table's top: 0.4
+    return {
+        "states": int(stays.sum()),
+        "native_mean": float(gone["native"][stays].mean()),
+        "other_mean": float(gone["other"][stays].mean()),
+        "difference_p95": float(np.quantile(np.abs(gone["other"] - gone["native"])[stays], 0.95)),
+    }
+
+
 def _started(
     native: her_envs.FetchEnv, other: her_envs.FetchEnv, physics: NativeState, whole: bool
 ) -> Any:
     """States of `other` that start where those of `native` are."""
     stock, model = native.physics.scene.model, other.physics.scene.model
-    rows = floats(physics.row)
+    rows, pose = (floats(x) for x in (physics.row, physics.gripper_pose))
+    if whole and isinstance(other.physics, Native):
+        state = other.restore(_rounded(rows), np.zeros((len(rows), 3)))
+        return state.replace(physics=state.physics.replace(gripper_pose=bits(_rounded(pose))))
     qpos, qvel = (_part(stock, rows, name) for name in ("QPOS", "QVEL"))
     if model.nq != stock.nq:
         qpos, qvel = scenes.carried_over(stock, model, qpos, qvel)
     state = other.state_at(qpos, qvel, np.zeros((len(qpos), 3)))
     if not whole:
         return state
-    pose = floats(physics.gripper_pose).astype(np.float32)
-    if isinstance(state.physics, NativeState):
-        state = other.restore(_rounded(rows), np.zeros((len(rows), 3)))
-        return state.replace(physics=state.physics.replace(gripper_pose=bits(pose)))
-    warmstart = jnp.asarray(_part(stock, rows, "WARMSTART"), jnp.float32)
-    simulation = state.physics.replace(gripper_pose=jnp.asarray(pose), warmstart=warmstart)
+    warmstart = _part(stock, rows, "WARMSTART")
+    simulation = state.physics.replace(
+        gripper_pose=jnp.asarray(pose, jnp.float32), warmstart=jnp.asarray(warmstart, jnp.float32)
+    )
     return state.replace(physics=simulation)
 
 
@@ -388,13 +431,14 @@ def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[st
     """How much of what one MuJoCo step derives, and where it ends, is as in C.
 
     Shares of states within MuJoCo's tolerances, by stage; states with fewer and with more contacts;
-    errors after the step, of joint positions also of states with equally many contacts, and on
-    those what C is off from states rounded to float32.
+    errors after the step, those of joint positions also where there are equally many contacts and
+    where there are not, and as a control C's own, from states rounded to float32, where these have
+    as many contacts as before.
     """
     expected, qpos, qvel = _in_c(native.physics.scene, rows)
-    _, rounded_qpos, _ = _in_c(native.physics.scene, _rounded(rows))
+    rounded, rounded_qpos, _ = _in_c(native.physics.scene, _rounded(rows))
     found, other_qpos, other_qvel = physics.substep(rows)
-    equal = found["ncon"] == expected["ncon"]
+    equal, steady = (each["ncon"] == expected["ncon"] for each in (found, rounded))
     error, rounding = (np.abs(x - qpos).max(axis=1) for x in (other_qpos, rounded_qpos))
 
     def agreed(name: str) -> float:
@@ -409,7 +453,7 @@ def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[st
         "qpos": _percentiles(error),
         "qpos_equal_contacts": _percentiles(error[equal]),
         "qpos_other_contacts": _percentiles(error[~equal]),
-        "qpos_equal_contacts_of_c_rounded": _percentiles(rounding[equal]),
+        "qpos_equal_contacts_of_c_rounded": _percentiles(rounding[steady]),
         "qvel": _percentiles(np.abs(other_qvel - qvel).max(axis=1)),
         "fewer_contacts": int((found["ncon"] < expected["ncon"]).sum()),
         "more_contacts": int((found["ncon"] > expected["ncon"]).sum()),

@@ -6,8 +6,8 @@ seconds (`--train-s`) for little time on this machine, where numbers of environm
 the size of batches are searched too. The first trial is the preset, the next ones change one of its
 settings each, and from then on Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)
 proposes. Success is measured on a validation set of goals of its own, never on the held-out goals
-of published figures. The study is the CSV, a line a trial, written as they end; given again, it
-goes on. For seconds on a GPU:
+of published figures; settings that memory cannot hold score 0. The study is the CSV, a line a
+trial, written as they end; given again, it goes on. For seconds on a GPU:
 
     python experiments/search.py fetch-push --preset accelerator --physics warp --train-s 60
 
@@ -209,7 +209,7 @@ def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
     try:
         memory.require(launch.make_env(config.env), config)
     except UserError as error:
-        launch.console.print(f"not trained: {error}")
+        launch.console.print(f"not trained: {error}", markup=False)
     else:
         points = _points(config, origin)
     last = points[-1] if points else Point(0, 0.0, 0.0)
@@ -224,13 +224,14 @@ def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
 
 
 def _points(config: Config, origin: Origin) -> list[Point]:
-    """The learning curve; none if the device runs out of memory."""
+    """The learning curve; without a point if the device runs out of memory, even late."""
     try:
         return list(learning_curve(config, origin.episodes, origin.budget_s))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        launch.console.print(f"not trained to the end: {str(error).splitlines()[0]}")
+        reason = str(error).partition("\n")[0]
+        launch.console.print(f"not trained to the end: {reason}", markup=False)
         return []
 
 

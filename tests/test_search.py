@@ -14,7 +14,7 @@ import launch
 import presets
 import search
 from conftest import REPO, with_
-from her_jax import goal_set
+from her_jax import goal_set, memory
 from her_jax.errors import UserError
 
 pytest.importorskip("optuna")
@@ -121,17 +121,20 @@ def work(config):
 @pytest.mark.parametrize("origin", [FAST, PUSH])
 def test_a_trial_that_does_not_fit_into_memory_scores_nothing(monkeypatch, origin, capsys):
     def full(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        yield search.Point(20_000, 10.0, 0.5)
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory [/device:GPU:0]")
 
     monkeypatch.setattr(search, "learning_curve", full)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 8e9)
     preset = presets.load("tuned", "fetch-push")
     assert search.run_trial(preset, {}, origin).score == 0.0
+    assert "not trained to the end: RESOURCE" in capsys.readouterr().out
     huge = dataclasses.replace(
         preset, replay=dataclasses.replace(preset.replay, capacity=10**9)
     )  # refused before anything compiles
     trial = search.run_trial(huge, {}, origin)
     assert (trial.score, trial.final, trial.env_steps) == (0.0, 0.0, 0)
-    assert "at most" in capsys.readouterr().out
+    assert "not trained: capacity" in capsys.readouterr().out
 
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
@@ -139,6 +142,12 @@ def test_a_trial_that_does_not_fit_into_memory_scores_nothing(monkeypatch, origi
     monkeypatch.setattr(search, "learning_curve", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         search.run_trial(preset, {}, origin)
+
+
+def test_a_preset_that_does_not_fit_into_memory_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1e6)
+    with pytest.raises(UserError, match="capacity: "):
+        search.main("fetch-push", out=tmp_path / "study.csv")
 
 
 def test_a_budget_of_seconds_searches_the_pace_too(quick, tmp_path):

@@ -117,14 +117,17 @@ def test_pure_jax_resets_the_portable_model():
 
 
 def test_the_control_of_fidelity_is_the_original_from_rounded_states():
-    """Float32 costs it something, and little."""
     env = fetch("FetchPush")
     states = played("FetchPush", "native", "stock")[1]  # the hand on the table
     actions = np.asarray(ACTIONS)
     after = stepping("FetchPush", "native", "stock")(states, ACTIONS).obs.observation[:, :6]
     steps = fidelity.Steps(states.physics, actions, np.asarray(after))
     found = fidelity.one_step(env, env, steps)["one_step"]
-    assert 0 < found["gripper"]["largest"] < 1e-5
+    assert found["gripper"]["largest"] < 1e-5
+    given = floats(states.physics.row)
+    started = floats(fidelity._started(env, env, states.physics, whole=True).physics.row)
+    np.testing.assert_array_equal(started, given.astype(np.float32))
+    assert (started != given).any()
     assert found["states"] == COUNT and found["over_0.2_mm"] == 0
 
 
@@ -138,6 +141,7 @@ def test_one_substep_agrees_with_c():
     assert set(found["within_tolerance"].values()) == {1.0}
     assert found["peak_constraint_rows"] >= 6  # the weld's
     assert found["fewer_contacts"] == found["more_contacts"] == 0
+    assert found["peak_contacts_in_c"] > 0
     assert found["qpos"]["largest"] < 1e-3 and found["qvel"]["largest"] < 0.5
 
 

@@ -213,10 +213,10 @@ class Mjx:
           rows: float64 [N, n] `mjSTATE_INTEGRATION` of the scene's model.
 
         Returns:
-          The fields `COMPARED` [N, ...] derived from the states, and in MuJoCo Warp their numbers
-          of contacts `ncon` [N] and of constraint rows `nefc` [N] and `ncollision` [N], each the
-          number for all states together of pairs of geoms that may touch; then qpos [N, nq] and
-          qvel [N, nv] after the step.
+          The fields `COMPARED` [N, ...] derived from the states; in MuJoCo Warp also `ncon` [N],
+          contacts, `nefc` [N], constraint rows, and `ncollision` [N], pairs of geoms that may
+          touch, in every row of all states together; then qpos [N, nq] and qvel [N, nv] after the
+          step.
         """
         model = self.scene.model
         given = _fields_of(model, rows)
