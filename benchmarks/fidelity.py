@@ -395,6 +395,8 @@ def coasting(
     away = puck - gripper
     slides = np.linalg.norm(velocity, axis=-1) >= 0.15
     slides &= (np.linalg.norm(away, axis=-1) >= 0.06) & ((velocity * away).sum(axis=-1) > 0)
+    if not slides.any():
+        return {"states": 0}
     chosen = jax.tree.map(lambda x: x[slides], steps.physics)
     whole = other.physics.scene.model.nq == model.nq
     starts = {
@@ -409,6 +411,8 @@ def coasting(
         ends[who] = _positions(state, native)[:, 1]
         gone[who] = np.linalg.norm(ends[who][:, :2] - puck[slides], axis=-1)
     stays = np.minimum(ends["native"][:, 2], ends["other"][:, 2]) > 0.41  # the table's top: 0.4
+    if not stays.any():
+        return {"states": 0}
     return {
         "states": int(stays.sum()),
         "native_mean": float(gone["native"][stays].mean()),

@@ -228,18 +228,20 @@ def test_tables_of_the_pages_are_the_measured_ones():
     assert max(peak["candidate_pairs_a_state"] for peak in peaks) < 5
     assert replay.ring_table(replayed) in details
     assert replay.update_table(replayed) in details
-    for row in fidelities:
-        if (row["task"], row["physics"], row["model"]) != ("FetchSlide", "warp", "stock"):
-            continue
-        if row["states"] != "played":
-            found = row["stages"]
-            figures = (
-                found["qpos_other_contacts"]["median"],
-                found["qpos_equal_contacts"]["p99"],
-                found["qpos_equal_contacts_of_c_rounded"]["p99"],
-            )
-            cells = " | ".join(f"{figure:.1e}" for figure in figures)
-            assert f"| `{row['states']}` | {cells} |" in physics
+    assert fidelity.stages_markdown(fidelities) in physics
+    slide = {
+        row["states"]: row
+        for row in fidelities
+        if (row["task"], row["physics"], row["model"]) == ("FetchSlide", "warp", "stock")
+    }
+    lost, kept = slide["reference"], slide["recorded"]
+    assert f"of the {lost['stages']['fewer_contacts']} `reference` states with fewer" in words
+    assert f"of the {kept['stages']['fewer_contacts']} `recorded` ones, all contacts" in words
+    a, b = lost["coasting"], kept["coasting"]
+    assert f"from {a['states']} `reference` and {b['states']} `recorded` states in" in words
+    for who, name in (("other", "on Warp"), ("native", "in C")):
+        far = " and ".join(f"{100 * each[f'{who}_mean']:.2f}" for each in (a, b))
+        assert f"{far} cm {'in a second ' if who == 'other' else ''}{name}" in words
     together = json.loads((results / "sweeping.json").read_text())["rows"]
     assert sweeping.table(together) in details
     raced = json.loads((results / "versus_sb3.json").read_text())["rows"]

@@ -131,6 +131,24 @@ def test_the_control_of_fidelity_is_the_original_from_rounded_states():
     assert found["states"] == COUNT and found["over_0.2_mm"] == 0
 
 
+def test_a_puck_coasts_where_nothing_holds_it():
+    """The first of three: the second rests, the third slides off the table."""
+    env = fetch("FetchSlide")
+    nq, nv = env.physics.scene.model.nq, env.physics.scene.model.nv
+    start = env.physics.scene.row[1 : 1 + nq]
+    qpos, qvel = np.tile(start, (3, 1)), np.zeros((3, nv))
+    qpos[:, -7], qpos[:, -6] = (1.3, 1.3, 1.9), 0.75  # ahead of the gripper
+    qvel[:, -6] = 0.4, 0.0, 3.0
+    physics = env.state_at(qpos, qvel, np.zeros((3, 3))).physics
+    steps = fidelity.Steps(physics, np.zeros((3, 4)), np.zeros((3, 6)))
+    found = fidelity.coasting(env, env, steps)
+    assert found["states"] == 1
+    assert found["native_mean"] == pytest.approx(0.4**2 / (2 * 0.1 * 9.81), rel=0.1)
+    assert found["other_mean"] == pytest.approx(found["native_mean"], rel=1e-3)
+    resting = jax.tree.map(lambda x: x[1:2], steps)
+    assert fidelity.coasting(env, env, resting) == {"states": 0}
+
+
 def test_one_substep_agrees_with_c():
     """Stage by stage, from whole states with contact, within MuJoCo's own tolerances."""
     states = played("FetchPush", "native", "stock")
