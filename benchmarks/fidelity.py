@@ -139,6 +139,11 @@ def main(
                 row["transfer"].append(transfer(folder, run, other, policy_episodes))
                 harness.write("fidelity", rows, path)
     print(markdown(rows))
+    print(
+        "Errors after one environment step, in brackets from states rebuilt from joint positions "
+        "and velocities;\nnative physics starts from whole states that are rounded to float32. "
+        "docs/physics.md explains the columns."
+    )
 
 
 def committed() -> list[dict[str, Any]]:

@@ -9,12 +9,16 @@ Gymnasium-Robotics 1.4.2 compares NumPy joint types with an enumeration, which f
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 import gymnasium
-import gymnasium_robotics
 import mujoco
-from gymnasium_robotics.utils import mujoco_utils
+
+with contextlib.redirect_stderr(io.StringIO()):  # where it speaks of other environments
+    import gymnasium_robotics
+    from gymnasium_robotics.utils import mujoco_utils
 
 
 def make(name: str) -> Any:

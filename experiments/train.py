@@ -20,6 +20,7 @@ import tyro
 import launch
 import plot
 import presets
+from her_jax import relabel
 from her_jax.audit import record
 from her_jax.config import AGENTS, Config, EnvConfig
 from her_jax.errors import UserError
@@ -115,13 +116,15 @@ def parse(words: list[str]) -> Launch:
     else:
         task, flags = words[0], words[1:]
     flags = [_PREFIX.sub(_without_section, word) for word in flags]
-    launch.load_plugin(_value(flags, "--plugin", ""))
+    plugin = _value(flags, "--plugin", "")
+    launch.load_plugin(plugin)
     bits = _value(flags, "--n", "10")
     preset = presets.load(
         _value(flags, "--preset", "tuned"), task, int(bits) if bits.isdecimal() else 10
     )
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
+    _require_own(flags, algorithm)
     settings = launch.options(
         Launch,
         prog="train.py TASK",
@@ -131,6 +134,13 @@ def parse(words: list[str]) -> Launch:
         args=flags,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
     )
+    strategy = settings.config.replay.strategy
+    if plugin and strategy not in relabel.registered():
+        added = ", ".join(relabel.registered()) or "no strategy"
+        raise UserError(
+            f"plugin: {plugin} registers {added}, and the strategy is {strategy!r}; name one with "
+            "--strategy, or leave the plugin out"
+        )
     if settings.config.env.task != presets.environment(task):
         raise UserError(
             f"task: {task!r} and --task {settings.config.env.task!r} differ; name it once, first"
@@ -161,6 +171,21 @@ def _without_section(flag: re.Match[str]) -> str:
     if not names & {name, name.removeprefix("no_")}:
         raise UserError(f"options: {flag[0]} is no setting; without its section it may be one")
     return f"--{flag[2]}"
+
+
+def _require_own(flags: list[str], algorithm: str) -> None:
+    """Refuses options that other agents have, and this one has not.
+
+    Raises:
+      UserError: names the option and the agents.
+    """
+    fields = {agent: {f.name for f in dataclasses.fields(kind)} for agent, kind in AGENTS.items()}
+    for flag in flags:
+        name = flag.partition("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_")
+        having = [agent for agent, names in fields.items() if name in names]
+        if flag.startswith("--") and having and algorithm not in having:
+            owners = " and ".join(having)
+            raise UserError(f"options: {flag} is of {owners}, not of {algorithm}; leave it out")
 
 
 def _value(words: list[str], flag: str, default: str) -> str:
@@ -199,6 +224,8 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
         f"failure labels: {', '.join(summary['failure_labels']) or 'none'}; "
         f"audit: {run.folder / record.MARKDOWN}"
     )
+    for warning in record.read(run.folder).warnings:
+        launch.console.print(f"warning: {warning}", markup=False)
     plot.curves([run.folder], run.folder / plot.CURVE)
     if not video:
         return

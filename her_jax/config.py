@@ -133,7 +133,8 @@ class ReplayConfig:
             self.strategy in STRATEGIES,
             "strategy",
             self.strategy,
-            f"is unknown; choose one of {', '.join(STRATEGIES)}",
+            f"is unknown; choose one of {', '.join(STRATEGIES)}, or give the file that registers "
+            "it as plugin",
         )
         _require(
             self.k >= 0 and math.isfinite(self.k),

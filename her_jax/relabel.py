@@ -136,12 +136,18 @@ def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> N
 
     def point(key: Key, step: Moment) -> tuple[jax.Array, jax.Array]:
         at = strategy(key, step, jnp.asarray(stored), horizon)
+        if not isinstance(at, Moment):
+            raise UserError(f"strategy: {name!r} returns no Moment(episode, time); mend it")
         return jnp.asarray(at.episode), jnp.asarray(at.time)
 
     try:
         episode, time = jax.jit(jax.vmap(point))(keys, Moment(episodes, times))
+    except UserError:
+        raise
     except Exception as error:  # whatever a user's function may raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, jax.errors.TracerBoolConversionError):
+            reason = "`if`, `and` and `or` know no traced values; use jax.numpy.where"
         raise UserError(f"strategy: {name!r} fails: {reason}; mend it") from None
     for what, found, low, high in (
         ("time", time, REQUEST, horizon),
@@ -159,9 +165,14 @@ def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> N
             )
 
 
+def registered() -> tuple[str, ...]:
+    """Names that `register` added."""
+    return tuple(name for name in STRATEGIES if name not in _BUILT_IN)
+
+
 def forget() -> None:
     """Removes what `register` added."""
-    for name in STRATEGIES.keys() - _BUILT_IN:
+    for name in registered():
         del STRATEGIES[name], AUDITED_AS[name]
 
 

@@ -101,7 +101,7 @@ class Run:
                 f"judge: {env.name} is simulated by {self.judge.simulator!r}, and success is "
                 f"measured on {scored[0]!r}; give an environment that has it"
             )
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, soft_wrap=True)
         self.agent = agents.make(config.agent, env)
         prioritization.require(config.replay.priority, env)
         episodes = config.train.cycles_per_epoch * config.train.num_envs
@@ -196,7 +196,7 @@ class Run:
         if epoch > self.epochs or finished:
             raise UserError(
                 f"env_steps: {self.folder} has been trained for {int(state.env_steps)} steps; "
-                "ask for more than that with --env-steps"
+                "ask for more than that with --env-steps, in Python by train.env_steps"
             )
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.rewind(self.folder, epoch)  # first, because it refuses damaged lines
@@ -381,7 +381,10 @@ class Run:
         report = replay.check_drawn(self.env, self.config, pay, state.buffer, drawn)
         outside = int(report.violations.pop("workspace").sum())
         if report.broken:
-            raise UserError(f"audit: {report.reasons()[0]}; training has stopped in {self.folder}")
+            raise UserError(
+                f"audit: strategy {self.config.replay.strategy!r}: {report.reasons()[0]}; training "
+                f"has stopped in {self.folder}"
+            )
         return {
             "audited_rows": len(report.violations["stored"]),
             "audited_rows_out_of_bounds": outside,

@@ -63,6 +63,11 @@ def test_prefixes_may_be_written_or_left_out():
         ("fetch-push --goal two", "goal: 'two' is unknown; choose one of many, single"),
         ("fetch-push --n-step 0", "n_step: 0 is not positive"),
         ("fetch-push --strategy soon", "strategy: 'soon' is unknown; choose one of future"),
+        (
+            "fetch-push --algorithm td3 --average-rate 0.1",
+            "options: --average-rate is of ddpg, not of td3; leave it out",
+        ),
+        ("fetch-push --temperature=0.2", "options: --temperature=0.2 is of sac, not of ddpg"),
     ],
 )
 def test_bad_settings_get_one_line(words, message, tmp_path):

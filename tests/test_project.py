@@ -107,7 +107,7 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
     names: dict[str, Any] = {}
     for example in examples:
         exec(example, names)
-    assert names["actions"].shape == (100, 4)
+    assert names["actions"].shape == (5, 4)
     assert metrics.read_json(Path("runs/point/config.json"))["env"]["task"] == "Point"
     (new,) = set(relabel.STRATEGIES) - known
     del relabel.STRATEGIES[new], relabel.AUDITED_AS[new]

@@ -26,6 +26,7 @@ from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, same, script
 from her_jax import evaluate, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import EnvConfig
+from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalObs
 
@@ -57,6 +58,9 @@ def trained(tmp_path_factory) -> Path:
     printed = shell("train", "fetch-push", "--out", "run", "--seed", "3", *TINY, folder=folder)
     assert "compiling training" in printed and "held-out" in printed
     assert "within 0.05 m" in printed
+    warnings = record.read(folder / "run").warnings
+    assert warnings
+    assert all(f"warning: {warning}" in printed for warning in warnings)
     return folder
 
 
@@ -107,6 +111,17 @@ def test_a_setting_may_be_named_with_its_section():
     words = ["fetch-slide", "--agent.no-layer-norm", "--replay.k", "2", "--env.scored_on=warp"]
     config = train_script.parse(words).config
     assert not ddpg(config).layer_norm and config.replay.k == 2 and config.env.scored_on == "warp"
+
+
+def test_a_plugin_that_is_not_used_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    for more in ([], ["--strategy", "final"]):
+        words = ["fetch-push", "--plugin", str(tmp_path / "mine.py"), *more]
+        try:
+            with pytest.raises(UserError, match=r"mine.py registers soon, and the strategy is 'f"):
+                train_script.parse(words)
+        finally:
+            relabel.forget()
 
 
 def test_a_plugin_that_exits_is_refused(tmp_path):

@@ -256,7 +256,8 @@ def test_training_stops_when_relabelling_breaks_a_rule(toy, config, tmp_path, mo
         return drawn, reward + drawn.relabelled
 
     monkeypatch.setattr(train, "replayed", overpaying)
-    with pytest.raises(UserError, match=r"audit: row \d+ .* in all\): reward: .* has stopped"):
+    found = r"audit: strategy 'future': row \d+ .* in all\): reward: .* has stopped"
+    with pytest.raises(UserError, match=found):
         Run(toy, config, tmp_path / "r", SILENT).start()
     assert not (tmp_path / "r" / "summary.json").exists()
 
