@@ -509,7 +509,10 @@ def test_what_the_pages_say_of_transfer_on_many_goals_is_in_the_runs():
         return rates
 
     native, warp = evaluated(folder / "seed0", "warp")
-    from_native = evaluated(folder / "native-seed0", "native")
+    push, pick = (
+        evaluated(table.REFERENCE / "transfer" / f"{task}-seed0", "native")
+        for task in ("fetch-push", "fetch-pick-and-place")
+    )
     summary = metrics.read_json(folder / "seed0" / metrics.SUMMARY)
     readme, physics = (
         " ".join((REPO / name).read_text().split()) for name in ("README.md", "docs/physics.md")
@@ -519,8 +522,11 @@ def test_what_the_pages_say_of_transfer_on_many_goals_is_in_the_runs():
         in readme
     )
     assert f"succeeds at {native:.3f} of them on `native` and at {warp:.3f} on" in physics
-    one, other = from_native
-    assert f"there) succeeds at {one:.3f} of them on `native` and at {other:.3f} on" in physics
+    assert (
+        f"on `native` succeeds at {push[0]:.3f} of them on `native` and at {push[1]:.3f} on"
+        in physics
+    )
+    assert f"240,000 steps, at {pick[0]:.3f} and {pick[1]:.3f} (" in physics
     assert f"at {summary['train_steps_per_s']:.0f} steps a second, for 70 minutes" in physics
     assert round(summary["wall_s"] / 60) == 70
 
