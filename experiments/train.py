@@ -22,7 +22,7 @@ import plot
 import presets
 from her_jax import relabel
 from her_jax.audit import record
-from her_jax.config import AGENTS, Config, EnvConfig
+from her_jax.config import AGENTS, Config, EnvConfig, ReplayConfig
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.train import TrainState
@@ -81,6 +81,7 @@ def main() -> None:
     else:
         settings = parse(words)
         require_effect(settings.config.env)
+        require_used(settings.config.replay)
         video = settings.options.video
         run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
         launch.console.print(f"run folder: {run.folder}")
@@ -116,8 +117,7 @@ def parse(words: list[str]) -> Launch:
     else:
         task, flags = words[0], words[1:]
     flags = [_PREFIX.sub(_without_section, word) for word in flags]
-    plugin = _value(flags, "--plugin", "")
-    launch.load_plugin(plugin)
+    launch.load_plugin(_value(flags, "--plugin", ""))
     bits = _value(flags, "--n", "10")
     preset = presets.load(
         _value(flags, "--preset", "tuned"), task, int(bits) if bits.isdecimal() else 10
@@ -134,13 +134,6 @@ def parse(words: list[str]) -> Launch:
         args=flags,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
     )
-    strategy = settings.config.replay.strategy
-    if plugin and strategy not in relabel.registered():
-        added = ", ".join(relabel.registered()) or "no strategy"
-        raise UserError(
-            f"plugin: {plugin} registers {added}, and the strategy is {strategy!r}; name one with "
-            "--strategy, or leave the plugin out"
-        )
     if settings.config.env.task != presets.environment(task):
         raise UserError(
             f"task: {task!r} and --task {settings.config.env.task!r} differ; name it once, first"
@@ -157,6 +150,20 @@ def require_effect(env: EnvConfig) -> None:
     for name in OF_WARP if "warp" not in (env.physics, env.scored_on) else ():
         if getattr(env, name) != getattr(EnvConfig, name):
             raise UserError(f"{name}: without effect on {env.physics} physics; leave it out")
+
+
+def require_used(replay: ReplayConfig) -> None:
+    """Refuses a plugin of which nothing is used.
+
+    Raises:
+      UserError: names what it registers.
+    """
+    if replay.plugin and replay.strategy not in relabel.registered():
+        added = ", ".join(relabel.registered()) or "no strategy"
+        raise UserError(
+            f"plugin: {replay.plugin} registers {added}, and the strategy is {replay.strategy!r}; "
+            "name one with --strategy, or leave the plugin out"
+        )
 
 
 def _without_section(flag: re.Match[str]) -> str:

@@ -26,7 +26,6 @@ from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, same, script
 from her_jax import evaluate, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import EnvConfig
-from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalObs
 
@@ -116,12 +115,13 @@ def test_a_setting_may_be_named_with_its_section():
 def test_a_plugin_that_is_not_used_is_refused(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     for more in ([], ["--strategy", "final"]):
-        words = ["fetch-push", "--plugin", str(tmp_path / "mine.py"), *more]
+        words = ["train", "fetch-push", "--plugin", "mine.py", *more, "--out", "r"]
         try:
-            with pytest.raises(UserError, match=r"mine.py registers soon, and the strategy is 'f"):
-                train_script.parse(words)
+            printed = script(*words, folder=tmp_path, rc=2)
         finally:
             relabel.forget()
+        assert "plugin: mine.py registers soon, and the strategy is 'f" in printed
+        assert not (tmp_path / "r").exists()
 
 
 def test_a_plugin_that_exits_is_refused(tmp_path):

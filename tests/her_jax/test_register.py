@@ -71,7 +71,7 @@ def beyond(*, episode: int = 0, time: Any = 0, moment: Any = Moment):
         (beyond(episode=-1), "points to episode -1 from episode 0"),
         (lambda key, step: step, "fails: "),
         (beyond(moment=lambda *at: at), "returns no Moment"),
-        (lambda key, step, *_: step if step.time else Moment(0, 0), "fails: `if`, `and`"),
+        (lambda key, step, *_: step if step.time else None, "fails: `if`, `and`"),
         (beyond(time=0.5), "gives no whole number for the time"),
     ],
 )
