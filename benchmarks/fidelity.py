@@ -9,7 +9,7 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
                 rebuilt from joint positions and velocities alone, which lack the pose that the next
                 mocap target starts from; and from whole states, of models with the stock joints,
                 rounded to float32 for `native` too, as a control: what rounding alone costs
-    coasting    how far FetchSlide's puck then slides, the hand off it
+    coasting    how far FetchSlide's puck then slides, the hand off it; of the stock model only
     stages      what one step of 2 ms derives, and where it ends, from whole native states (levels 1
                 and 2 of MuJoCo's own parity test); of the stock model only
     episodes    of equal starts and scripts: resets, rest, how far a struck puck slides, lifts
@@ -124,7 +124,7 @@ def main(
         before = [old for old in rows if all(old[name] == row[name] for name in _MEASURED)]
         steps = from_file(native, recorded) if recorded else played(native, native_episodes)
         row |= one_step(native, other, steps)
-        if task == "FetchSlide":
+        if task == "FetchSlide" and model == "stock":
             row["coasting"] = coasting(native, other, steps)
         if isinstance(other.physics, Mjx) and model == "stock":  # so on Warp
             row["stages"] = stages(native, other.physics, floats(steps.physics.row))
@@ -403,10 +403,9 @@ def coasting(
     if not slides.any():
         return {"states": 0}
     chosen = jax.tree.map(lambda x: x[slides], steps.physics)
-    whole = other.physics.scene.model.nq == model.nq
     starts = {
         "native": jax.tree.map(lambda x: x[slides], before).replace(physics=chosen),
-        "other": _started(native, other, chosen, whole),
+        "other": _started(native, other, chosen, whole=True),
     }
     ends, gone = {}, {}
     for (who, state), env in zip(starts.items(), (native, other), strict=True):

@@ -109,7 +109,11 @@ def reopen(words: list[str]) -> tuple[Run, bool]:
 
 
 def parse(words: list[str]) -> Launch:
-    """TASK first, then flags over its preset's settings."""
+    """TASK first, then flags over its preset's settings.
+
+    Raises:
+      UserError: names the setting or the value that does not fit.
+    """
     if not words or words[0].startswith("-"):
         if not {"-h", "--help"} & set(words):
             raise UserError(f"task: none given; name one of {', '.join(presets.TASKS)} first")
