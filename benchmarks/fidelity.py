@@ -643,7 +643,7 @@ def require_plain(folder: Path, run: Run, tasks: tuple[str, ...]) -> None:
 
 def transfer(folder: Path, run: Any, other: her_envs.FetchEnv, count: int) -> dict[str, Any]:
     """Success of a run's policy on equal held-out goals on both physics."""
-    _, state, _ = run.restore()
+    _, state = run.restore_policy()
     native = her_envs.make(run.config.env.task)
     goals = goal_set.standard(native, count)
     scores = {}

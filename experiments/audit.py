@@ -24,11 +24,12 @@ import numpy as np
 import tyro
 
 import launch
-from her_jax import goal_set, metrics, provenance
+from her_jax import goal_set, metrics, policy, provenance
 from her_jax.audit import foreign, log, record, relabelling
 from her_jax.config import ReplayConfig
 from her_jax.errors import UserError
 from her_jax.runner import Run
+from her_jax.train import TrainState
 
 _WRITTEN = (record.JSON, record.MARKDOWN, record.LOG, metrics.SUMMARY)
 
@@ -139,6 +140,7 @@ def verify_run(run: Run) -> bool:
         if written.is_file() and written.read_bytes() == text.encode()
         else ["the text is not the record's"],
         metrics.SUMMARY: _summary_differences(run, rebuilt, epoch, int(state.env_steps)),
+        policy.FILE: _policy_differences(run, epoch, state),
     }
     lines = [f"{file}: {line}" for file, all_ in found.items() for line in all_]
     launch.report(
@@ -170,6 +172,20 @@ def _summary_differences(
         "commit": rebuilt.hashes["code"],
     }
     return record.differences({name: summary.get(name) for name in recomputed}, recomputed)
+
+
+def _policy_differences(run: Run, epoch: int, state: TrainState) -> list[str]:
+    """What the policy file, which older runs lack, has otherwise than the checkpoint."""
+    if not (run.folder / policy.FILE).is_file():
+        return []
+    try:
+        saved = run.load_policy()
+    except UserError as error:
+        return [str(error)]
+    expected = epoch, policy.only(run.agent, state)
+    return record.differences(
+        *({"epoch": at, "arrays": record.hash_of_arrays(acts)} for at, acts in (saved, expected))
+    )
 
 
 def audit_file(

@@ -4,7 +4,8 @@ Success is measured on held-out requested goals, without exploration noise, at t
 run was trained with; the printed JSON says which, what doing nothing scores on the same goals, and
 where on the goal space the policy fails.
 A set with goals that the stored episodes were asked for, or another tolerance than the run's, is
-refused.
+refused. A run that has lost its checkpoint is scored by its policy.npz; what was stored is then not
+known, and `goals_of_stored_episodes` null instead of 0.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ def main(
         raise UserError(str(error).replace("scored_on:", "physics:", 1)) from None
     env = opened.judge
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
-    epoch, state, _ = opened.restore()
-    opened.require_disjoint(held_out, state)
+    epoch, state = opened.restore_policy()
+    has_buffer = state.buffer is not None
+    if has_buffer:
+        opened.require_disjoint(held_out, state)
     launch.status.print(f"compiling, then playing {held_out.episodes} goals twice ...")
     outcome = jax.jit(opened.evaluate)(state, held_out.starts)
     launch.report(
@@ -60,6 +63,7 @@ def main(
             "broken_episodes": evaluate.mean(outcome.broken),
             "dropped_contact_steps": evaluate.mean(outcome.dropped) / env.horizon,
             "final_distance": evaluate.mean(outcome.distance),
+            "goals_of_stored_episodes": 0 if has_buffer else None,
             "by_goal": evaluate.quarters(
                 env.goal_spec, held_out.starts.desired_goal, outcome.success
             ),

@@ -6,7 +6,7 @@
 The file is a function as JAX lowers it, networks and normalisation inside, for CPUs, CUDA and TPUs.
 It takes float32 [n, O] observations and [n, G] requested goals, and gives greedy actions [n, A];
 reading it takes JAX and flatbuffers, and nothing of this project. JAX promises to read such files
-for six months (`jax.export`); what lasts is the run's checkpoint.
+for six months (`jax.export`); what lasts is the run's policy.npz.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(run: Annotated[Path, tyro.conf.Positional], out: Path | None = None) ->
     """
     where = out or run / "policy.jax"
     opened = launch.open_run(run)
-    _, state, _ = opened.restore()
+    _, state = opened.restore_policy()
     env = opened.judge
 
     def policy(observation: jax.Array, desired_goal: jax.Array) -> jax.Array:

@@ -55,7 +55,7 @@ def main(
     """
     where = out or run / launch.VIDEO
     opened = launch.open_run(run)
-    _, state, _ = opened.restore()
+    _, state = opened.restore_policy()
     record(opened, state, where, episodes=episodes, width=width, height=height)
     launch.console.print(f"wrote {where}")
 

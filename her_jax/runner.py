@@ -1,8 +1,8 @@
 """The impure loop around `train.epoch`: compile, evaluate, log, save, resume.
 
 A run lives in one folder: `config.json`, `metrics.jsonl` (a line an epoch), `checkpoints/`, and, at
-the end, `summary.json` and the audit. Interrupting it costs at most the epochs since the last
-checkpoint.
+the end, `policy.npz`, `summary.json` and the audit. Interrupting it costs at most the epochs since
+the last checkpoint.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from her_jax import (
     lock,
     memory,
     metrics,
+    policy,
     prioritization,
     provenance,
     train,
@@ -201,7 +202,7 @@ class Run:
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.rewind(self.folder, epoch)  # first, because it refuses damaged lines
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
-        for name in (metrics.SUMMARY, record.JSON, record.MARKDOWN, record.LOG):
+        for name in (metrics.SUMMARY, policy.FILE, record.JSON, record.MARKDOWN, record.LOG):
             (self.folder / name).unlink(missing_ok=True)  # of the shorter run
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
         return epoch, state, about
@@ -215,6 +216,28 @@ class Run:
         """
         like = jax.eval_shape(self._init, jax.random.key(0))
         return checkpoint.restore(self.folder, like, self._require_own)
+
+    def restore_policy(self) -> tuple[int, train.TrainState]:
+        """Epoch and state to act with, of the latest checkpoint or, where none is, of policy.npz.
+
+        The latter has neither goal buffer nor what learns; `policy.only` says what is left.
+
+        Raises:
+          UserError: if there is neither, or what is there does not suit; see `restore`.
+        """
+        if (self.folder / checkpoint.FOLDER).is_dir() or not (self.folder / policy.FILE).is_file():
+            epoch, state, _ = self.restore()
+            return epoch, state
+        return self.load_policy()
+
+    def load_policy(self) -> tuple[int, train.TrainState]:
+        """Epoch and state of policy.npz.
+
+        Raises:
+          UserError: if it is damaged, or does not suit; see `restore`.
+        """
+        like = jax.eval_shape(self._init, jax.random.key(0))
+        return policy.load(self.folder, policy.only(self.agent, like), self._require_own)
 
     def _require_own(self, about: dict[str, Any]) -> None:
         """Refuses the plain values of a checkpoint that is not this run's."""
@@ -428,6 +451,7 @@ class Run:
         Raises:
           UserError: if a held-out goal was requested in training.
         """
+        policy.save(self.folder, self.epochs, policy.only(self.agent, state), about)
         self.console.print("auditing ...")
         audit = self.audit(state, about, goals)
         about["wall_s"] = clock.total()

@@ -397,6 +397,10 @@ class Agent(Protocol):
         """The deterministic policy: inputs [..., O+G] -> actions [..., A]."""
         ...
 
+    def acting(self, learner: Any) -> Any:
+        """The learner with None in place of all that `act` does not read."""
+        ...
+
     def explore(self, learner: Any, inputs: jax.Array, key: Key) -> jax.Array:
         """The behaviour policy, unbatched: inputs [O+G] -> action [A]; consumes `key`."""
         ...

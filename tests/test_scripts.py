@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -172,6 +173,7 @@ def test_train_leaves_everything_in_the_run_folder(trained):
         "metrics.jsonl",
         "summary.json",
         "checkpoints",
+        "policy.npz",
         "curve.png",
         "rollout.mp4",
         "audit.json",
@@ -262,14 +264,26 @@ def test_evaluate_prints_success_floor_and_settings(trained):
     assert json.loads(own)["evaluation"]["goal_set"] != settings["goal_set"]
 
 
+def test_a_policy_alone_is_scored_as_its_run(trained, tmp_path):
+    """And filmed; what its training asked for is not known."""
+    shutil.copytree(trained / "run", tmp_path / "alone", ignore=shutil.ignore_patterns("check*"))
+    whole = json.loads(script("evaluate", "run", "--episodes", "6", folder=trained))
+    alone = json.loads(script("evaluate", "alone", "--episodes", "6", folder=tmp_path))
+    assert whole.pop("goals_of_stored_episodes") == 0
+    assert alone.pop("goals_of_stored_episodes") is None
+    assert alone == whole
+    printed = script("audit", "alone", folder=tmp_path, rc=2)
+    assert "checkpoint: alone holds none" in printed
+
+
 def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatch, toy, config):
     """An opened run whose policy holds the goal in the first two episodes, and the first alone at
     the end."""
     opened, printed = [], []
 
     class Opened(Run):
-        def restore(self):
-            return 3, train.init(toy, self.agent, config, jax.random.key(0)), {}
+        def restore_policy(self):
+            return 3, train.init(toy, self.agent, config, jax.random.key(0))
 
         def evaluate(self, state, starts):
             held, passed = jnp.arange(4) < 1, jnp.arange(4) < 2
@@ -334,12 +348,16 @@ def test_verifying_an_edited_run_names_what_differs(flipped, tmp_path):
     copy_of(flipped, tmp_path, "summary.json", '"eval_episodes": 6', '"eval_episodes": 5')
     edit(tmp_path / "run" / "audit.md", "**Success", "**Great success")
     edit(tmp_path / "run" / "audit.json", '"k": 4.0', '"k": 3.0')
+    with np.load(tmp_path / "run" / "policy.npz") as file:
+        arrays = dict(file)
+    arrays["normalizer.mean.goal"] += 1
+    np.savez(tmp_path / "run" / "policy.npz", allow_pickle=False, **arrays)
     log = pq.read_table(tmp_path / "run" / "episodes.parquet")
     pq.write_table(log.slice(1), tmp_path / "run" / "episodes.parquet")
     printed = script("audit", "run", "--verify", folder=tmp_path, rc=1, output=True)
     lines = json.loads(printed)["differences"]
     assert {line.split(": ")[0] for line in lines} == {
-        *("summary.json", "audit.json", "audit.md", "episodes.parquet")
+        *("summary.json", "audit.json", "audit.md", "episodes.parquet", "policy.npz")
     }
     told = [line for line in lines if line.startswith("summary.json")]
     assert told == ["summary.json: eval_episodes: 5 saved, 6 recomputed"]

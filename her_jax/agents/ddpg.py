@@ -89,6 +89,10 @@ class DDPG:
         """The deterministic policy of the averaged actor, [..., O+G] -> [..., A]."""
         return self.policy(learner.average, inputs)
 
+    def acting(self, learner: LearnerState) -> LearnerState:
+        """The averaged actor alone."""
+        return parts.bare(learner, average=learner.average)
+
     def explore(self, learner: LearnerState, inputs: jax.Array, key: Key) -> jax.Array:
         """Gaussian noise, clipped, or a whole uniform action; unbatched, consumes `key`."""
         config = self.config

@@ -80,6 +80,10 @@ class DQN:
         best = jnp.argmax(self.values(learner.critic.online, inputs), axis=-1)
         return jax.nn.one_hot(best, self.action_size)
 
+    def acting(self, learner: LearnerState) -> LearnerState:
+        """The online critic alone."""
+        return parts.bare(learner, critic=learner.critic._replace(target=None))
+
     def explore(self, learner: LearnerState, inputs: jax.Array, key: Key) -> jax.Array:
         """The best choice or a uniform one; unbatched, consumes `key`."""
         choice_key, uniform_key = jax.random.split(key)

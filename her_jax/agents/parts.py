@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 import chex
@@ -25,6 +26,11 @@ HasCritics = DDPGConfig | TD3Config | SACConfig
 def paired(params: Any) -> OnlineTarget:
     """Fresh parameters and an equal target; a copy, because donated buffers must not be shared."""
     return OnlineTarget(params, jax.tree.map(jnp.copy, params))
+
+
+def bare(learner: Any, **kept: Any) -> Any:
+    """A learner of nothing but some of its fields, None in place of the others."""
+    return type(learner)(**{f.name: kept.get(f.name) for f in dataclasses.fields(learner)})
 
 
 def init_critics(config: HasCritics, key: Key, input_size: int, action_size: int) -> Any:

@@ -110,6 +110,10 @@ class SAC:
         """The mean after tanh, [..., O+G] -> [..., A]."""
         return jnp.tanh(self.distribution(learner.actor, inputs)[0])
 
+    def acting(self, learner: LearnerState) -> LearnerState:
+        """The actor alone."""
+        return parts.bare(learner, actor=learner.actor)
+
     def explore(self, learner: LearnerState, inputs: jax.Array, key: Key) -> jax.Array:
         """A sample of the policy, or a whole uniform action; unbatched, consumes `key`."""
         sample_key, random_key = jax.random.split(key)

@@ -85,6 +85,10 @@ class TD3:
         """The deterministic policy of the online actor, [..., O+G] -> [..., A]."""
         return self.policy(learner.actor.online, inputs)
 
+    def acting(self, learner: LearnerState) -> LearnerState:
+        """The online actor alone."""
+        return parts.bare(learner, actor=learner.actor._replace(target=None))
+
     def explore(self, learner: LearnerState, inputs: jax.Array, key: Key) -> jax.Array:
         """Gaussian noise, clipped, or a whole uniform action; unbatched, consumes `key`."""
         config = self.config

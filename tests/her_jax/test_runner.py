@@ -45,7 +45,7 @@ def test_files_of_a_run(finished, copied):
     _, summary, _ = finished
     files = {path.name for path in copied.iterdir()}
     assert files == {
-        *("config.json", "metrics.jsonl", "summary.json", "checkpoints"),
+        *("config.json", "metrics.jsonl", "summary.json", "checkpoints", "policy.npz"),
         *("audit.json", "audit.md", "episodes.parquet"),
     }
     records = metrics.read(copied)
