@@ -93,16 +93,17 @@ def main(
       policy_episodes: Held-out goals of a policy.
       recorded: Folder of recorded episodes of the original (benchmarks/record.py), to take their
         states instead of those of native episodes, and to play nothing; rows have its name.
-      table: Print the table of all committed results, and measure nothing.
+      table: Print the tables of all committed results of these tasks, and measure nothing.
       smoke: A tiny run that only shows that everything works.
       out: Results file.
     """
+    tasks = harness.fetch_tasks(tasks)
     if table:
-        print(markdown(committed()), stages_markdown(committed()), sep="\n\n")
+        rows = [row for row in committed() if row["task"] in tasks]
+        print(markdown(rows), stages_markdown(rows), sep="\n\n")
         return
     if smoke:
         tasks, native_episodes, episodes, policy_episodes = tasks[:1], 2, 2, 2
-    tasks = harness.fetch_tasks(tasks)
     harness.require_positive(
         native_episodes=native_episodes, episodes=episodes, policy_episodes=policy_episodes
     )

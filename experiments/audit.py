@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 import launch
-from her_jax import goal_set, metrics, policy, provenance
+from her_jax import goal_set, lock, metrics, policy, provenance
 from her_jax.audit import foreign, log, record, relabelling
 from her_jax.config import ReplayConfig
 from her_jax.errors import UserError
@@ -37,31 +37,30 @@ _WRITTEN = (record.JSON, record.MARKDOWN, record.LOG, metrics.SUMMARY)
 def main(
     path: Annotated[Path, tyro.conf.Positional],
     verify: bool = False,
-    strategy: str = "future",
-    k: float = 4.0,
+    strategy: str | None = None,
+    k: float | None = None,
     tolerance: float | None = None,
-    rewards: tuple[float, float] = (-1.0, 0.0),
+    rewards: tuple[float, float] | None = None,
 ) -> None:
     """Audit a run folder, or a .npz file of foreign replay data.
 
     Args:
       path: Run folder, or .npz file in the format of docs/audit.md.
       verify: Recompute the saved record of a run and compare, instead of writing it anew.
-      strategy: Of a .npz file: where its sampler may take goals from.
-      k: Of a .npz file: relabelled rows for each unchanged one.
+      strategy: Of a .npz file: where its sampler may take goals from; default future.
+      k: Of a .npz file: relabelled rows for each unchanged one; default 4.
       tolerance: Of a .npz file: success distance.
-      rewards: Of a .npz file: paid for missing and for reaching the goal.
+      rewards: Of a .npz file: paid for missing and for reaching the goal; default -1 0.
     """
     start = time.perf_counter()
-    of_a_file = (strategy, k, tolerance, rewards) != ("future", 4.0, None, (-1.0, 0.0))
+    of_a_file = {"strategy": strategy, "k": k, "tolerance": tolerance, "rewards": rewards}
+    given = {name: value for name, value in of_a_file.items() if value is not None}
     if path.suffix == ".npz" and verify:
         raise UserError(f"verify: {path} is no run folder; only a run has a record to verify")
-    if path.suffix != ".npz" and of_a_file:
-        raise UserError(
-            "strategy, k, tolerance, rewards: for .npz files only; a run is audited with its own"
-        )
+    if path.suffix != ".npz" and given:
+        raise UserError(f"{', '.join(given)}: for .npz files only; a run is audited with its own")
     if path.suffix == ".npz":
-        clean = audit_file(path, strategy, k, tolerance, rewards)
+        clean = audit_file(path, **given)
     elif verify:
         clean = verify_run(launch.open_run(path))
     else:
@@ -86,11 +85,12 @@ def audit_run(run: Run) -> bool:
             f"versions: {run.folder} was scored with MuJoCo {was}; {here}, which is installed, "
             "would give other figures: install the former, or use evaluate.py"
         )
-    _, state, about = run.restore()
-    launch.status.print("compiling, then auditing ...")
-    built = run.audit(state, about, goal_set.standard(run.env, run.config.train.eval_episodes))
-    simulated = record.physics(run.env, run.judge, run.config)
-    record.refresh_summary(run.folder, built, simulated)
+    with lock.alone(run.folder):
+        _, state, about = run.restore()
+        launch.status.print("compiling, then auditing ...")
+        built = run.audit(state, about, goal_set.standard(run.env, run.config.train.eval_episodes))
+        simulated = record.physics(run.env, run.judge, run.config)
+        record.refresh_summary(run.folder, built, simulated)
     test = built.reward_recompute_test
     launch.report(
         {
@@ -179,17 +179,21 @@ def _policy_differences(run: Run, epoch: int, state: TrainState) -> list[str]:
     if not (run.folder / policy.FILE).is_file():
         return []
     try:
-        saved = run.load_policy()
+        saved = run.restore_policy()
     except UserError as error:
         return [str(error)]
-    expected = epoch, policy.only(run.agent, state)
+    expected = epoch, policy.acting(run.agent, state)
     return record.differences(
         *({"epoch": at, "arrays": record.hash_of_arrays(acts)} for at, acts in (saved, expected))
     )
 
 
 def audit_file(
-    path: Path, strategy: str, k: float, tolerance: float | None, rewards: tuple[float, float]
+    path: Path,
+    strategy: str = "future",
+    k: float = 4.0,
+    tolerance: float | None = None,
+    rewards: tuple[float, float] = (-1.0, 0.0),
 ) -> bool:
     """Audits foreign replay data with a sparse reward; whether no rule is broken."""
     if tolerance is None:

@@ -4,8 +4,8 @@ Success is measured on held-out requested goals, without exploration noise, at t
 run was trained with; the printed JSON says which, what doing nothing scores on the same goals, and
 where on the goal space the policy fails.
 A set with goals that the stored episodes were asked for, or another tolerance than the run's, is
-refused. A run that has lost its checkpoint is scored by its policy.npz; what was stored is then not
-known, and `goals_of_stored_episodes` null instead of 0.
+refused. `goals_of_stored_episodes` is then 0; it is null where the checkpoint is gone, so that what
+was stored is not known, or where goals cannot be held out.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ def main(
     """
     if episodes is not None and episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
-    if physics is not None:
-        launch.require_judge("physics", physics)
     try:
         opened = launch.open_run(run, physics)
     except UserError as error:  # which would name the setting
         raise UserError(str(error).replace("scored_on:", "physics:", 1)) from None
     env = opened.judge
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
-    epoch, state = opened.restore_policy()
-    has_buffer = state.buffer is not None
-    if has_buffer:
+    epoch, acting = opened.restore_policy()
+    comparable = opened.has_checkpoint() and env.goal_spec.can_be_held_out
+    if comparable:
+        _, state, _ = opened.restore()
         opened.require_disjoint(held_out, state)
+        del state
     launch.status.print(f"compiling, then playing {held_out.episodes} goals twice ...")
-    outcome = jax.jit(opened.evaluate)(state, held_out.starts)
+    outcome = jax.jit(opened.evaluate)(acting, held_out.starts)
     launch.report(
         {
             "epoch": epoch,
-            "env_steps": int(state.env_steps),
+            "env_steps": int(acting.env_steps),
             "requested_goal_success": evaluate.mean(outcome.success),
             "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
             "no_action_success": opened.floor(held_out),
             "broken_episodes": evaluate.mean(outcome.broken),
             "dropped_contact_steps": evaluate.mean(outcome.dropped) / env.horizon,
             "final_distance": evaluate.mean(outcome.distance),
-            "goals_of_stored_episodes": 0 if has_buffer else None,
+            "goals_of_stored_episodes": 0 if comparable else None,
             "by_goal": evaluate.quarters(
                 env.goal_spec, held_out.starts.desired_goal, outcome.success
             ),

@@ -32,7 +32,7 @@ def main(run: Annotated[Path, tyro.conf.Positional], out: Path | None = None) ->
       run: Run folder.
       out: File to write; default RUN/policy.jax.
     """
-    where = out or run / "policy.jax"
+    where = out or run / launch.EXPORTED
     opened = launch.open_run(run)
     _, state = opened.restore_policy()
     env = opened.judge

@@ -73,7 +73,7 @@ def record(
 
     Args:
       run: whose environment and policy.
-      state: its `TrainState`.
+      state: its `TrainState`, or what acts of it.
       out: MP4 or GIF file to write.
       episodes: how many.
       width: pixels, a multiple of 16.

@@ -1,8 +1,8 @@
 """Trains a policy: `python experiments/train.py TASK [options]`, or goes on with `--resume RUN`.
 
 TASK is fetch-reach, fetch-push, fetch-slide, fetch-pick-and-place or bit-flip. The run folder
-(printed first; `--out` names it) gets config.json, metrics.jsonl, summary.json, the audit,
-checkpoints/, curve.png and, of Fetch tasks, rollout.mp4.
+(printed first; `--out` names it) gets config.json, metrics.jsonl, summary.json, policy.npz, the
+audit, checkpoints/, curve.png and, of Fetch tasks, rollout.mp4.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def main() -> None:
     if any(word == "--resume" or word.startswith("--resume=") for word in words):
         run, video = reopen(words)
         state, summary = run.resume()
-        (run.folder / launch.VIDEO).unlink(missing_ok=True)  # of the shorter run
+        for name in (launch.VIDEO, launch.EXPORTED):
+            (run.folder / name).unlink(missing_ok=True)  # of the shorter run
     else:
         settings = parse(words)
         require_effect(settings.config.env)

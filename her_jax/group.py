@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from her_jax import checkpoint, evaluate, lock, memory, metrics, train
+from her_jax import checkpoint, evaluate, lock, metrics, train
 from her_jax.audit import replay
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
@@ -85,7 +85,6 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     # Whatever is done for one agent, by "map" or by its run, is done on a copy of its state. When a
     # run leaves the group, the others' states are there twice for a moment, which is not planned.
     buffers, playing = len(waiting) + 1, len(waiting) if mode == "vmap" else 1
-    memory.require(waiting[0].env, waiting[0].config, buffers, playing)
     goals = waiting[0].prepare(buffers, playing)
     stopped: dict[Path, str] = {}
     with contextlib.ExitStack() as locks:

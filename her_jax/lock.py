@@ -43,7 +43,7 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"run: another process trains in {folder}; wait for it, or stop it"
+                f"run: another process writes to {folder}; wait for it, or stop it"
             ) from None
         except OSError:
             pass  # a drive without locks

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from her_jax.errors import UserError
 
@@ -87,6 +91,23 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"run: {path} cannot be read ({error.strerror}); restore it") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"run: {path} is not valid JSON ({error}); restore or retrain") from None
+
+
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error),
+    RuntimeError,  # of a compression or encryption that zipfile does not know
+)
+"""What `read_arrays` may raise."""
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by name.
+
+    Raises:
+      DAMAGE: if it is missing, damaged or holds other things than plain arrays.
+    """
+    with np.load(path) as file:
+        return dict(file)
 
 
 def append(folder: Path, record: dict[str, Any]) -> None:

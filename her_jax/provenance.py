@@ -17,6 +17,15 @@ _PACKAGES = (
     *("mujoco", "mujoco-mjx", "warp-lang", "gymnasium-robotics"),
 )
 
+_CODE = tuple(
+    f":(top){name}"
+    for name in (
+        *("her_jax/*.py", "envs/*.py", "envs/*.csv", "experiments/*.py", "benchmarks/*.py"),
+        *("pyproject.toml", "constraints.txt"),
+    )
+)
+"""What a result depends on, as git's pathspecs."""
+
 COMMIT_VARIABLE = "HER_JAX_COMMIT"
 UNKNOWN = "unknown (not a git checkout)"
 
@@ -45,7 +54,7 @@ def device() -> str:
 
 
 def commit() -> str:
-    """Hash of the checkout that this code runs from, with "+changes" if it was edited.
+    """Hash of the checkout that this code runs from, with "+changes" if it was edited or added to.
 
     Of a copy without a repository, what the environment variable HER_JAX_COMMIT says.
     """
@@ -53,7 +62,7 @@ def commit() -> str:
     try:
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # not a host project's
         head = _git(folder, "rev-parse", "HEAD")
-        edited = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        edited = _git(folder, "status", "--porcelain", "--", *_CODE)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get(COMMIT_VARIABLE, UNKNOWN)
     return head + ("+changes" if edited else "")

@@ -82,9 +82,8 @@ class Run:
             physics at most; `env` itself by default, if it has the physics that is scored on.
 
         Raises:
-          UserError: if goal buffer or simulations would not fit into free memory, a judge is
-            missing, the environment lacks something, agent or priority do not fit it, or the steps
-            of whole epochs cannot be counted.
+          UserError: if a judge is missing, the environment lacks something, agent or priority do
+            not fit it, or the steps of whole epochs cannot be counted.
         """
         if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
@@ -115,7 +114,6 @@ class Run:
             raise UserError(
                 f"env_steps: {steps}, in whole epochs, must be below 2**31; ask for fewer"
             )
-        memory.require(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -145,15 +143,17 @@ class Run:
             return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
 
     def prepare(self, buffers: int = 1, playing: int = 1) -> GoalSet:
-        """Tests the reward and reads the held-out goals, before anything is written or compiled.
+        """Tests reward and memory, and reads the held-out goals, before a write or a compile.
 
         Args:
           buffers: goal buffers at a time.
           playing: agents that play at a time.
 
         Raises:
-          UserError: if the reward fails its test, or there are too few held-out goals.
+          UserError: if goal buffer or simulations would not fit into free memory, the reward fails
+            its test, or there are too few held-out goals.
         """
+        memory.require(self.env, self.config, buffers, playing)
         reward.require(self.env)
         self.console.print(memory.plan(self.env, self.config, buffers, playing))
         return goal_set.standard(self.env, self.config.train.eval_episodes)
@@ -214,30 +214,30 @@ class Run:
           UserError: if there is no checkpoint, it does not fit, or it was trained with other
             settings than the configuration's, or for another goal than the environment's.
         """
+        if not self.has_checkpoint() and (self.folder / policy.FILE).is_file():
+            raise UserError(
+                f"checkpoint: {self.folder} holds none, only {policy.FILE}, with which evaluate, "
+                "render and export make do; for more train again, in a new folder"
+            )
+        memory.require(self.env, self.config)
         like = jax.eval_shape(self._init, jax.random.key(0))
         return checkpoint.restore(self.folder, like, self._require_own)
 
-    def restore_policy(self) -> tuple[int, train.TrainState]:
-        """Epoch and state to act with, of the latest checkpoint or, where none is, of policy.npz.
+    def has_checkpoint(self) -> bool:
+        """Whether there is one, whole."""
+        return checkpoint.latest(self.folder) is not None
 
-        The latter has neither goal buffer nor what learns; `policy.only` says what is left.
+    def restore_policy(self) -> tuple[int, policy.Acting]:
+        """Epoch and policy of a finished run's policy.npz or, before, of the latest checkpoint.
 
         Raises:
           UserError: if there is neither, or what is there does not suit; see `restore`.
         """
-        if (self.folder / checkpoint.FOLDER).is_dir() or not (self.folder / policy.FILE).is_file():
-            epoch, state, _ = self.restore()
-            return epoch, state
-        return self.load_policy()
-
-    def load_policy(self) -> tuple[int, train.TrainState]:
-        """Epoch and state of policy.npz.
-
-        Raises:
-          UserError: if it is damaged, or does not suit; see `restore`.
-        """
-        like = jax.eval_shape(self._init, jax.random.key(0))
-        return policy.load(self.folder, policy.only(self.agent, like), self._require_own)
+        if (self.folder / policy.FILE).is_file():
+            like = policy.acting(self.agent, jax.eval_shape(self._init, jax.random.key(0)))
+            return policy.load(self.folder, like, self._require_own)
+        epoch, state, _ = self.restore()
+        return epoch, policy.acting(self.agent, state)
 
     def _require_own(self, about: dict[str, Any]) -> None:
         """Refuses the plain values of a checkpoint that is not this run's."""
@@ -255,7 +255,7 @@ class Run:
                 "with; restore it"
             )
 
-    def evaluate(self, state: train.TrainState, starts: Any) -> evaluate.Outcome:
+    def evaluate(self, state: train.TrainState | policy.Acting, starts: Any) -> evaluate.Outcome:
         """Outcome of the greedy policy from held-out starts [E, ...]."""
         return evaluate.evaluate(self.judge, lambda _, obs: self.act(state, obs), starts)
 
@@ -284,7 +284,7 @@ class Run:
         built = record.build(self.judge, self.config, state, about, goals, measured)
         return built, record.episode_log(built, self.judge, self.config, state, measured)
 
-    def act(self, state: train.TrainState, obs: GoalObs) -> jax.Array:
+    def act(self, state: train.TrainState | policy.Acting, obs: GoalObs) -> jax.Array:
         """The greedy action [..., A], one-hot if discrete, for observations [..., O].
 
         Raises:
@@ -446,12 +446,12 @@ class Run:
     def finish(
         self, state: train.TrainState, about: dict[str, Any], goals: GoalSet, clock: Clock
     ) -> dict[str, Any]:
-        """Audits the final state, and writes and returns the summary.
+        """Saves the policy, audits the final state, and writes and returns the summary.
 
         Raises:
           UserError: if a held-out goal was requested in training.
         """
-        policy.save(self.folder, self.epochs, policy.only(self.agent, state), about)
+        policy.save(self.folder, self.epochs, policy.acting(self.agent, state), about)
         self.console.print("auditing ...")
         audit = self.audit(state, about, goals)
         about["wall_s"] = clock.total()
@@ -463,6 +463,7 @@ class Run:
         self, state: train.TrainState, goals: GoalSet, about: dict[str, Any]
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The compiled epoch, its argument donated, and the compiled evaluation."""
+        about["agents_in_program"] = 1
         with self.compiling("training", about):
             run_epoch = jax.jit(self._epoch, donate_argnums=0).lower(state).compile()
         with self.compiling("evaluation", about):

@@ -100,13 +100,15 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
     examples = [part.split("```")[0] for part in pages.split("```python")[1:]]
     assert len(examples) == 5
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(table.REFERENCE / "fetch-push-seed4", "runs/RUN")  # without its checkpoint
-    monkeypatch.setattr(Run, "restore", lambda run: (1, run._init(jax.random.key(0)), {}))
+    shutil.copytree(REPO / "experiments" / "policies" / "fetch-push", "runs/RUN")
+    Path("experiments").symlink_to(REPO / "experiments")
     monkeypatch.setattr(Run, "start", lambda run: (run.prepare(), run.create()))
     export.main(Path("runs/RUN"))
     names: dict[str, Any] = {}
     for example in examples:
         exec(example, names)
+        if "restore_policy" in example:
+            assert int(names["trained"].env_steps) == 260_000
     assert names["actions"].shape == (5, 4)
     assert metrics.read_json(Path("runs/point/config.json"))["env"]["task"] == "Point"
     (new,) = set(relabel.STRATEGIES) - known
@@ -398,6 +400,14 @@ def test_the_table_says_where_a_policy_was_trained():
     assert shown.endswith("| 0.250, 0.500; 0.250, 0.500 (trained on warp) |")
 
 
+def test_the_committed_tables_of_some_tasks_are_printed(capsys):
+    fidelity.main(tasks=("fetch-slide",), table=True)
+    first, second = capsys.readouterr().out.strip().split("\n\n")
+    for rows in (first, second):
+        tasks = {line.split()[1] for line in rows.splitlines()[2:]}
+        assert tasks == {"FetchSlide"}
+
+
 def test_what_was_measured_before_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = harness.results_file("replay", None)
@@ -510,7 +520,7 @@ def test_what_the_pages_say_of_transfer_on_many_goals_is_in_the_runs():
 
     native, warp = evaluated(folder / "seed0", "warp")
     push, pick = (
-        evaluated(table.REFERENCE / "transfer" / f"{task}-seed0", "native")
+        evaluated(REPO / "experiments" / "policies" / task, "native")
         for task in ("fetch-push", "fetch-pick-and-place")
     )
     summary = metrics.read_json(folder / "seed0" / metrics.SUMMARY)

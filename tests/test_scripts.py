@@ -24,7 +24,7 @@ import her_envs
 import launch
 import train as train_script
 from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, same, script
-from her_jax import evaluate, metrics, relabel, train
+from her_jax import evaluate, metrics, policy, relabel, train
 from her_jax.audit import record
 from her_jax.config import EnvConfig
 from her_jax.runner import Run
@@ -223,9 +223,10 @@ def test_a_policy_is_exported(name, trained, flipped):
 
 def test_resume_goes_on_to_a_longer_budget(flipped, tmp_path):
     shutil.copytree(flipped, tmp_path / "run")
-    (tmp_path / "run" / launch.VIDEO).touch()  # of the shorter run
+    for name in (launch.VIDEO, launch.EXPORTED):  # of the shorter run
+        (tmp_path / "run" / name).touch()
     script("train", "--resume=run", "--env-steps", "96", "--no-video", folder=tmp_path)
-    assert not (tmp_path / "run" / launch.VIDEO).exists()
+    assert not {launch.VIDEO, launch.EXPORTED} & {p.name for p in (tmp_path / "run").iterdir()}
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["env_steps"] for line in lines] == [32, 64, 96]
 
@@ -273,7 +274,7 @@ def test_a_policy_alone_is_scored_as_its_run(trained, tmp_path):
     assert alone.pop("goals_of_stored_episodes") is None
     assert alone == whole
     printed = script("audit", "alone", folder=tmp_path, rc=2)
-    assert "checkpoint: alone holds none" in printed
+    assert "checkpoint: alone holds none, only policy.npz" in printed
 
 
 def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatch, toy, config):
@@ -283,7 +284,8 @@ def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatc
 
     class Opened(Run):
         def restore_policy(self):
-            return 3, train.init(toy, self.agent, config, jax.random.key(0))
+            state = train.init(toy, self.agent, config, jax.random.key(0))
+            return 3, policy.acting(self.agent, state)
 
         def evaluate(self, state, starts):
             held, passed = jnp.arange(4) < 1, jnp.arange(4) < 2
@@ -303,6 +305,7 @@ def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatc
     assert printed[0]["requested_goal_success"] == 0.25
     assert printed[0]["requested_goal_success_any_step"] == 0.5
     assert printed[0]["no_action_success"] == 0.0 and printed[0]["epoch"] == 3
+    assert printed[0]["goals_of_stored_episodes"] is None  # without a checkpoint
 
 
 def test_every_setting_reaches_the_environment(monkeypatch):

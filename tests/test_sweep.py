@@ -238,7 +238,7 @@ def test_bad_folders_get_one_line_and_are_untouched(swept, tmp_path):
         (("fetch-reach", *TINY, *GRID, "--out", str(swept)), "already exists; name a new folder, "),
         (("--resume", str(tmp_path)), "holds no sweep.json"),
         (("fetch-reach", "--resume", str(swept)), "task: the folder knows it"),
-        (("--resume", str(swept)), f"another process trains in {swept}"),
+        (("--resume", str(swept)), f"another process writes to {swept}"),
     ):
         with lock.alone(swept):
             (line,) = script("sweep", *words, folder=tmp_path, rc=2).splitlines()

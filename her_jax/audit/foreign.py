@@ -16,13 +16,12 @@ Stable-Baselines3's `HerReplayBuffer` is read in memory; the package itself is n
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from her_jax import metrics
 from her_jax.audit.relabelling import Claim, Scorer, scored
 from her_jax.errors import UserError
 from her_jax.types import Episode
@@ -32,12 +31,6 @@ _FIELDS = (
     "sample",
 )
 _STORED = ("observation", "achieved_goal", "desired_goal", "action")
-
-_DAMAGED = (
-    *(OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error),
-    RuntimeError,  # of a compression or encryption that zipfile does not know
-)
-"""What reading a file that is no archive of plain arrays may raise."""
 
 
 class Foreign(NamedTuple):
@@ -62,9 +55,8 @@ def load(path: Path) -> Foreign:
         is not finite, or there is nothing in it.
     """
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except _DAMAGED as error:
+        arrays = metrics.read_arrays(path)
+    except metrics.DAMAGE as error:
         reason = "it holds no plain arrays" if "pickle" in str(error) else error
         raise UserError(f"replay: {path} is no .npz file ({reason}); see docs/audit.md") from None
     claimed = [f"claim_{name}" for name in Claim._fields if name != "terminated"]

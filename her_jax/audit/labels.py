@@ -88,7 +88,7 @@ def _reward(metrics: Mapping[str, Any], test: Mapping[str, str], violations: int
             "environment pays"
         )
     if violations:
-        evidence.append(f"{violations} relabelled rows are not paid for their next achieved goal")
+        evidence.append(f"{violations} audited rows are not paid for their next achieved goal")
     evidence += [
         f"reward test {name!r}: {outcome}"
         for name, outcome in test.items()
@@ -100,7 +100,7 @@ def _reward(metrics: Mapping[str, Any], test: Mapping[str, str], violations: int
 def _mismatch(goals_agree: bool, settings_agree: bool) -> list[str]:
     evidence = []
     if not settings_agree:
-        evidence.append("goal, units or tolerance are not those of training")
+        evidence.append("goal, units, tolerance or what counts are not those of training")
     if not goals_agree:
         evidence.append("training and held-out goals fail a two-sample test at 0.001")
     return evidence

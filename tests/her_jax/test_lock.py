@@ -26,7 +26,7 @@ def contents(folder) -> dict:
 
 
 def refused():
-    return pytest.raises(UserError, match=r"another process trains in .*; wait for it, or stop it")
+    return pytest.raises(UserError, match=r"another process writes to .*; wait for it, or stop it")
 
 
 def test_a_second_one_is_refused_until_the_first_has_left(tmp_path):

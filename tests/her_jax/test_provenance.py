@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
+from conftest import REPO
 from her_jax import provenance
 
 
@@ -25,3 +28,15 @@ def test_edits_are_admitted(monkeypatch, status, suffix):
     monkeypatch.setattr(provenance, "_git", lambda folder, command, *_: answers[command])
     monkeypatch.setenv(provenance.COMMIT_VARIABLE, "abc")  # a checkout knows better
     assert provenance.commit() == "a" * 40 + suffix
+
+
+def test_edits_are_looked_for_in_what_results_depend_on():
+    try:
+        watched = provenance._git(REPO, "ls-files", "--", *provenance._CODE).splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no git checkout")
+    assert {
+        *("her_jax/agents/ddpg.py", "experiments/presets/fetch_push.py", "benchmarks/fidelity.py"),
+        *("envs/her_envs/fetch/held_out/FetchPush.csv", "constraints.txt"),
+    } <= {*watched}
+    assert "README.md" not in watched

@@ -260,9 +260,12 @@ class FetchEnv:
 
     def _goal_region(self) -> Box:
         """The box of all requested goals; a point, if there is but one."""
-        low, high = map(np.asarray, self._task_region())
+        region = self._task_region()
+        if not self.single_goal:
+            return region
+        low, high = map(np.asarray, region)
         goal = tuple(map(float, np.asarray(low + (high - low) / 4, np.float32)))
-        return Box(goal, goal) if self.single_goal else self._task_region()
+        return Box(goal, goal)
 
     def _task_region(self) -> Box:
         """The box of the task's own goals."""
