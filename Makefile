@@ -21,10 +21,10 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest $(WORKERS) -m "not gpu" $(ARGS)
 
-# What races Stable-Baselines3; PyTorch takes gigabytes.
+# What races and audits Stable-Baselines3; PyTorch takes gigabytes.
 test-sb3: setup
 	$(INSTALL) '.[dev,sb3]'
-	$(BIN)/python -m pytest tests/test_versus_sb3.py $(ARGS)
+	$(BIN)/python -m pytest tests/test_versus_sb3.py tests/her_jax/test_foreign.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

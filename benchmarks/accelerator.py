@@ -62,7 +62,6 @@ from typing import Any
 import jax
 import numpy as np
 import psutil
-from flax import serialization
 
 import end_to_end
 import env_throughput
@@ -72,7 +71,7 @@ import her_envs
 import launch
 import presets
 import sweeping
-from her_jax import agents, provenance, train
+from her_jax import agents, policy, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.types import Agent, GoalEnv
@@ -263,23 +262,23 @@ def main(
         part = f"training of {name} on {physics}"
 
         def measure() -> dict[str, Any]:
-            policy(name, physics).unlink(missing_ok=True)  # of another commit
+            file_of(name, physics).unlink(missing_ok=True)  # of another commit
             config, keep = preset(name, physics, smoke), lambda row: report.keep(part, row)
             row, learned = training(config, smoke, report.left_s, keep)
-            policy(name, physics).write_bytes(serialization.to_bytes(learned))
+            policy.save(file_of(name, physics), 0, learned, {})
             return row
 
         report.part(part, measure, needs_s=TRAINING_S + PART_S)
 
-    def policy(name: str, physics: str) -> Path:
-        return path.with_name(f"{path.stem}-{name}-{physics}.policy")
+    def file_of(name: str, physics: str) -> Path:
+        return path.with_name(f"{path.stem}-{name}-{physics}-{policy.FILE}")
 
     def transfer(physics: str) -> None:
         def measure() -> dict[str, Any]:
             config, goals = preset(task, physics, smoke), 2 if smoke else GOALS
-            *_, state = untrained(config)
-            like = end_to_end.Learned(state.learner, state.normalizer)
-            learned: Any = serialization.from_bytes(like, policy(task, physics).read_bytes())
+            _, agent, state = untrained(config)
+            like = policy.acting(agent, state)
+            _, learned = policy.load(file_of(task, physics), like, lambda about: None)
             return end_to_end.transferred(config, learned, ("native", "warp"), goals)
 
         trained = f"training of {task} on {physics}"
@@ -524,7 +523,7 @@ def training(
     smoke: bool,
     left_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, Any], end_to_end.Learned]:
+) -> tuple[dict[str, Any], policy.Acting]:
     """From scratch to the highest of `end_to_end.TARGETS`, or for `TRAINING_S`.
 
     Args:

@@ -17,7 +17,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -30,17 +30,15 @@ import presets
 from her_jax import agents, buffer, evaluate, goal_set, memory, rollout, train
 from her_jax.config import Config
 from her_jax.errors import UserError
+from her_jax.policy import Acting, acting
 from her_jax.types import GoalEnv, GoalObs
 
 TARGETS = (0.5, 0.9, 0.95)
 """Successes whose times are reported."""
 
 
-class Learned(NamedTuple):
-    """The parts of a `train.TrainState` that a policy is made of."""
-
-    learner: Any
-    normalizer: Any
+GOALS = 1000
+"""Held-out goals that transfer is measured on."""
 
 
 def main(
@@ -52,7 +50,7 @@ def main(
     targets: tuple[float, ...] = TARGETS,
     limit_s: float = 600.0,
     transfer: tuple[str, ...] = (),
-    transfer_goals: int = 1000,
+    transfer_goals: int | None = None,
     rounds: int = 3,
     seed: int = 0,
     smoke: bool = False,
@@ -70,13 +68,17 @@ def main(
       limit_s: Seconds after which the training of a backend stops, evaluating included and
         compiling not; its parts are timed afterwards.
       transfer: Physics on which the policy is scored in the end.
-      transfer_goals: Held-out goals there.
+      transfer_goals: Held-out goals there; default 1,000.
       rounds: How often each part is timed.
       seed: Seed of training.
       smoke: A tiny run that only shows that everything works.
       out: Results file; default runs/benchmarks/end_to_end.json.
     """
-    harness.require_positive(rounds=rounds, transfer_goals=transfer_goals)
+    if transfer_goals is not None and not transfer:
+        raise UserError("transfer_goals: without effect; name physics with --transfer")
+    goals = GOALS if transfer_goals is None else transfer_goals
+    environments = 1 if num_envs is None else num_envs
+    harness.require_positive(rounds=rounds, transfer_goals=goals, num_envs=environments)
     if not targets:
         raise UserError("targets: none given; name some, e.g. --targets 0.5 0.9")
     for name in transfer:
@@ -85,7 +87,7 @@ def main(
     if num_envs is not None:
         config = presets.with_envs(config, num_envs)
     if smoke:
-        config, limit_s, rounds, transfer_goals = tiny(config), 0.0, 1, 2
+        config, limit_s, rounds, goals = tiny(config), 0.0, 1, 2
     backends = [
         dataclasses.replace(config.env, physics=backend, model=model)
         for backend in harness.known("physics", physics, her_envs.PHYSICS)
@@ -103,7 +105,7 @@ def main(
         row, learned = trained(one, targets, lambda: limit_s, keep)
         keep(row)
         if transfer:
-            row["transfer"] = transferred(one, learned, transfer, transfer_goals)
+            row["transfer"] = transferred(one, learned, transfer, goals)
         row |= parts(one, rounds)
         keep(row, quiet=False)
         rows.append(row)
@@ -155,7 +157,7 @@ def trained(
     targets: tuple[float, ...],
     limit_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, Any], Learned]:
+) -> tuple[dict[str, Any], Acting]:
     """A training: what it was of, and what it reached when; and what it learned.
 
     Args:
@@ -187,7 +189,7 @@ def trained(
 
 
 def transferred(
-    config: Config, learned: Learned, physics: tuple[str, ...], goals: int
+    config: Config, learned: Acting, physics: tuple[str, ...], goals: int
 ) -> dict[str, Any]:
     """Success of one policy on several physics, each with the stock model, on equal goals.
 
@@ -205,11 +207,11 @@ def transferred(
     return found
 
 
-def _score(env: GoalEnv, config: Config) -> Callable[[Learned, Any], jax.Array]:
+def _score(env: GoalEnv, config: Config) -> Callable[[Acting, Any], jax.Array]:
     """Success [E] of what was learned, from starts [E, ...]."""
     agent = agents.make(config.agent, env)
 
-    def score(learned: Learned, starts: Any) -> jax.Array:
+    def score(learned: Acting, starts: Any) -> jax.Array:
         def policy(_: Any, obs: GoalObs) -> jax.Array:
             return train.greedy(agent, config, learned.learner, learned.normalizer, obs)
 
@@ -267,7 +269,7 @@ def learn(
     targets: tuple[float, ...],
     limit_s: Callable[[], float],
     keep: Callable[[dict[str, Any]], None],
-) -> tuple[dict[str, Any], Learned]:
+) -> tuple[dict[str, Any], Acting]:
     """Trains until the highest target, or for `limit_s`; at least an epoch."""
     agent = agents.make(config.agent, env)
     goals = goal_set.standard(judge, config.train.eval_episodes)
@@ -277,7 +279,7 @@ def learn(
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(config.seed))
     run_epoch = jax.jit(functools.partial(train.epoch, env, agent, config), donate_argnums=0)
     run_epoch = run_epoch.lower(state).compile()
-    learned = Learned(state.learner, state.normalizer)
+    learned = acting(agent, state)
     run_score = jax.jit(_score(judge, config)).lower(learned, goals.starts).compile()
     found |= {"compile_s": time.perf_counter() - began, "limit_s": limit_s()}
     began = time.perf_counter()
@@ -286,7 +288,7 @@ def learn(
     while not lines or (time.perf_counter() - began < found["limit_s"] and success < max(targets)):
         (state, values, _), epoch_s = harness.timed(run_epoch, state)
         seconds += epoch_s
-        learned = Learned(state.learner, state.normalizer)
+        learned = acting(agent, state)
         success = evaluate.mean(run_score(learned, goals.starts))
         broken = max(broken, float(values["broken_episodes"]))
         dropped = max(dropped, float(values["dropped_contact_steps"]))

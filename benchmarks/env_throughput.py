@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,9 +88,7 @@ def main(
     contestants = contestants or default_contestants()
     tasks = harness.fetch_tasks(tasks)
     harness.known("contestants", contestants, CONTESTANTS)
-    harness.require_positive(steps=steps, rounds=rounds, num_envs=min(num_envs, default=0))
-    if steps > HORIZON:
-        raise UserError(f"steps: {steps} are more than the {HORIZON} of an episode; try {HORIZON}")
+    require_measurable(num_envs, steps, rounds)
     path = harness.results_file("env_throughput", out, smoke)
     if smoke:
         tasks, num_envs, steps, rounds = tasks[:1], (2,), 2, 1
@@ -100,6 +98,17 @@ def main(
             rows += measure(task, contestants, count, steps, rounds)
             harness.write("env_throughput", rows, path)
     print(table(rows))
+
+
+def require_measurable(num_envs: Sequence[int], steps: int, rounds: int) -> None:
+    """Refuses numbers with which nothing can be measured.
+
+    Raises:
+      UserError: names the first.
+    """
+    harness.require_positive(steps=steps, rounds=rounds, num_envs=min(num_envs, default=0))
+    if steps > HORIZON:
+        raise UserError(f"steps: {steps} are more than the {HORIZON} of an episode; try {HORIZON}")
 
 
 def default_contestants() -> tuple[str, ...]:

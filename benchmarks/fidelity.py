@@ -93,11 +93,15 @@ def main(
       policy_episodes: Held-out goals of a policy.
       recorded: Folder of recorded episodes of the original (benchmarks/record.py), to take their
         states instead of those of native episodes, and to play nothing; rows have its name.
-      table: Print the tables of all committed results of these tasks, and measure nothing.
+      table: Print the tables of all committed results of these tasks, whatever the backend and the
+        model, and measure nothing.
       smoke: A tiny run that only shows that everything works.
       out: Results file.
     """
     tasks = harness.fetch_tasks(tasks)
+    for name, value in {"runs": runs, "recorded": recorded, "out": out}.items() if table else ():
+        if value:
+            raise UserError(f"{name}: without effect on --table, which measures nothing; leave out")
     if table:
         rows = [row for row in committed() if row["task"] in tasks]
         print(markdown(rows), stages_markdown(rows), sep="\n\n")

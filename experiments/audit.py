@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 import launch
-from her_jax import goal_set, lock, metrics, policy, provenance
+from her_jax import goal_set, lock, metrics, policy, provenance, relabel
 from her_jax.audit import foreign, log, record, relabelling
 from her_jax.config import ReplayConfig
 from her_jax.errors import UserError
@@ -198,6 +198,9 @@ def audit_file(
     """Audits foreign replay data with a sparse reward; whether no rule is broken."""
     if tolerance is None:
         raise UserError("tolerance: not given; name the task's success distance, e.g. 0.05")
+    if strategy not in relabel.STRATEGIES:
+        known = ", ".join(relabel.STRATEGIES)
+        raise UserError(f"strategy: {strategy!r} is unknown; choose one of {known}")
     if not 0 < tolerance < np.inf or not rewards[0] < rewards[1]:
         raise UserError(
             f"tolerance, rewards: {tolerance}, {rewards}; give a positive tolerance, and a reward "

@@ -21,7 +21,6 @@ import launch
 import presets
 from her_jax.errors import UserError
 from her_jax.runner import Run
-from her_jax.train import TrainState
 
 Result = TypeVar("Result")
 
@@ -70,8 +69,8 @@ def checked(function: Callable[[], Result]) -> Result:
     return results[0]
 
 
-def trained(chosen: Options) -> tuple[Run, TrainState]:
-    """The run to look at and its state: trained now, or read from its latest checkpoint.
+def trained(chosen: Options) -> Run:
+    """The run to look at: trained now, or one that is there.
 
     Raises:
       UserError: if the options do not fit, or the folder holds no run.
@@ -80,9 +79,7 @@ def trained(chosen: Options) -> tuple[Run, TrainState]:
         for name in ("task", "seed", "env_steps", "out"):
             if getattr(chosen, name) != getattr(type(chosen), name):
                 raise UserError(f"{name}: without effect on a run that is there; leave it out")
-        run = launch.open_run(chosen.run)
-        _, state, _ = run.restore()
-        return run, state
+        return launch.open_run(chosen.run)
     config = dataclasses.replace(presets.load("tuned", chosen.task), seed=chosen.seed)
     if chosen.env_steps is not None:
         budget = dataclasses.replace(config.train, env_steps=chosen.env_steps)
@@ -93,8 +90,8 @@ def trained(chosen: Options) -> tuple[Run, TrainState]:
             highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=False
         )
     run.console.print(f"run folder: {run.folder}")
-    state, _ = run.start()
-    return run, state
+    run.start()
+    return run
 
 
 def show(figure: Figure, name: str, chosen: Figures) -> None:

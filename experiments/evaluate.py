@@ -41,8 +41,10 @@ def main(
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
     try:
         opened = launch.open_run(run, physics)
-    except UserError as error:  # which would name the setting
-        raise UserError(str(error).replace("scored_on:", "physics:", 1)) from None
+    except UserError as error:
+        if physics is None:
+            raise
+        raise UserError(str(error).replace("scored_on:", "physics:", 1)) from None  # as typed
     env = opened.judge
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
     epoch, acting = opened.restore_policy()

@@ -76,14 +76,14 @@ def main(
         raise UserError(f"csv: {csv} is no .csv file; name one")
     folder = runs[0] if len(runs) == 1 else Path()
     runs = tuple(grouping.named(runs))
-    if csv is not None:
-        write_csv(runs, csv, by)
     if against is None:
         where = out or folder / (CURVE if runs == (folder,) else CURVES)
         curves(runs, where, by)
     else:
         where = out or folder / FIGURE
         over_setting(runs, where, against, by)
+    if csv is not None:
+        write_csv(runs, csv, by)
     if table:
         launch.console.print(summary_table(runs, by), markup=False)
     launch.console.print(f"wrote {where}")
@@ -131,12 +131,12 @@ def over_setting(runs: Sequence[Path], out: Path, name: str, by: Sequence[str] =
       Andrychowicz et al. 2017 (arXiv:1707.01495), figure 6.
     """
     _require_picture(out)
-    groups = grouping.alike(runs, (*by, name) if by and name not in by else by)
-    for seeds in groups:
+    for seeds in grouping.alike(runs):
         if not isinstance(seeds.settings.get(name), int | float):
             raise UserError(
                 f"against: {name!r} is no setting with numbers; name one, e.g. k or discount"
             )
+    groups = grouping.alike(runs, (*by, name) if by and name not in by else by)
     panels = grouping.panels(groups)
     figure, axes = _figure(2, len(panels))
     rows: tuple[tuple[str, Callable[..., Any]], ...] = (("best", np.max), ("mean", np.mean))

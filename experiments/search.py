@@ -57,6 +57,9 @@ PACE: dict[str, tuple[Any, ...]] = {
 }
 """What is searched besides if seconds count."""
 
+ENV_STEPS = 160_000
+"""Budget of a trial, unless another is asked for."""
+
 FIRST_TRIALS = 6
 """Trials that are the preset or neighbours of it: the estimator has nothing to go by yet."""
 
@@ -138,7 +141,7 @@ def main(
     preset: str = "tuned",
     physics: str = "native",
     model: str = "stock",
-    env_steps: int = 160_000,
+    env_steps: int | None = None,
     train_s: float = 0.0,
     seed: int = 0,
     episodes: int = 100,
@@ -150,10 +153,10 @@ def main(
     Args:
       task: One of train.py's tasks with continuous actions.
       trials: Trials to add.
-      preset: Where to begin; one of train.py's that trains DDPG.
+      preset: Where to begin: tuned or accelerator, of tasks that they train with DDPG.
       physics: Physics of training and validation; see train.py.
       model: Model of training and validation; see train.py.
-      env_steps: Environment steps of a trial.
+      env_steps: Environment steps of a trial; default 160,000.
       train_s: Seconds of training of a trial instead, compiling and validation apart.
       seed: Seed of every training and of the proposals.
       episodes: Validation goals of an evaluation.
@@ -166,6 +169,11 @@ def main(
         raise UserError(f"episodes: {episodes} is not positive; try 100")
     if not 0 <= train_s < math.inf:
         raise UserError(f"train_s: {train_s} is no number of seconds; try 60, or 0 for env_steps")
+    if train_s and env_steps is not None:
+        raise UserError("env_steps, train_s: both given; a trial ends after one of them")
+    if threads < 0:
+        raise UserError(f"threads: {threads} is negative; try 0, for all cores")
+    steps = ENV_STEPS if env_steps is None else env_steps
     base = presets.load(preset, task)
     if base.agent.NAME != "ddpg":
         raise UserError(
@@ -175,9 +183,9 @@ def main(
         base,
         seed=seed,
         env=dataclasses.replace(base.env, physics=physics, model=model, num_threads=threads),
-        train=dataclasses.replace(base.train, env_steps=env_steps),
+        train=dataclasses.replace(base.train, env_steps=steps),
     )
-    budget = 0 if train_s else env_steps
+    budget = 0 if train_s else steps
     origin = Origin(base.env.task, preset, physics, model, seed, budget, float(train_s), episodes)
     start = {name: look_up(base, name) for name in origin.space}
     for name, choices in origin.space.items():

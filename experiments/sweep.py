@@ -58,7 +58,7 @@ import presets
 import train
 from her_envs import bitflip
 from her_jax import checkpoint, group, lock, metrics, provenance
-from her_jax.config import Config, EnvConfig, ReplayConfig
+from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
 from her_jax.types import GoalEnv
@@ -78,7 +78,7 @@ class Recipe:
     Attributes:
       grids: each a cross product; all of them together are the settings.
       against: the number on its horizontal axis, if that is not time.
-      flips: whether it is of bit flipping; None for any task.
+      flips: whether it is of bit flipping, and not of a Fetch task; None for any, as of a grid.
       episodes: budget of a bit-flipping run, whatever the length of its episodes.
     """
 
@@ -97,12 +97,12 @@ class Recipe:
 
 FIGURES = {
     "strategies": Recipe(
-        (("strategy=none",), ("strategy=future,final,episode,random", "k=1,2,4,8,16")), "k"
+        (("strategy=none",), ("strategy=future,final,episode,random", "k=1,2,4,8,16")), "k", False
     ),
     "bits": Recipe((("n=8,10,11,12,13,15,20,30,50", "strategy=future,none"),), "n", True, 50_000),
     "goals": Recipe((("goal=single,many", "strategy=future,none"),), flips=False),
     "rewards": Recipe((("reward=sparse,dense", "strategy=future,none"),), flips=False),
-    "updates": Recipe((("updates_per_cycle=25,50,100,200",),)),
+    "updates": Recipe((("updates_per_cycle=25,50,100,200",),), flips=False),
 }
 
 
@@ -285,6 +285,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     plain = train.parse([*task, *base]).config
     usual = grouping.settings(plain)
     names = [name for name in usual if name not in ("task", "agent")]
+    typed = train.named(base)
     flips = plain.env.task == bitflip.NAME
     if recipe.flips is not None and recipe.flips != flips:
         kind = "bit-flip" if recipe.flips else "a Fetch task"
@@ -296,14 +297,17 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         for grid in recipe.grids
         for changes in cross(grid, names)
     )
-    for setting in settings:
-        for seed in seeds:
-            dataclasses.replace(setting.config, seed=seed)  # refuses a seed out of range
+    for name in dict.fromkeys(name for setting in settings for name in setting.changes):
+        if name in typed:
+            raise UserError(f"{name}: the sweep sets it; leave the option out")
+    for seed in seeds:
+        try:
+            dataclasses.replace(plain, seed=seed)
+        except UserError as error:
+            raise UserError(f"seeds: {str(error).removeprefix('seed: ')}") from None
+    varied = {f"--{name}" for setting in settings for name in setting.changes}
+    train.require_effect([*base, *sorted(varied)], [setting.config for setting in settings])
     settings = _different(settings)
-    envs = [setting.config.env for setting in settings]
-    if not any("warp" in (env.physics, env.scored_on) for env in envs):
-        for env in envs:
-            train.require_effect(env)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
 
 
@@ -504,17 +508,16 @@ def _flag(name: str, value: str, usual: Any) -> list[str]:
 
 def _effective(config: Config) -> Config:
     """The same training, with what has no effect in it at its default."""
-    replay = config.replay
-    if replay.relabel_probability == 0:
-        usual = {name: getattr(ReplayConfig, name) for name in ("k", "min_displacement")}
-        replay = dataclasses.replace(replay, strategy="none", **usual)
-    if replay.priority == "uniform":
-        replay = dataclasses.replace(replay, priority_share=ReplayConfig.priority_share)
-    env = config.env
-    if "warp" not in (env.physics, env.scored_on):
-        usual = {name: getattr(EnvConfig, name) for name in train.OF_WARP}
-        env = dataclasses.replace(env, **usual)
-    return dataclasses.replace(config, env=env, replay=replay)
+    if config.replay.k == 0:
+        none = dataclasses.replace(config.replay, strategy="none")
+        config = dataclasses.replace(config, replay=none)
+    idle = train.without_effect(config)
+
+    def plain(part: Any) -> Any:
+        names = {field.name for field in dataclasses.fields(part)} & idle.keys()
+        return dataclasses.replace(part, **{name: getattr(type(part), name) for name in names})
+
+    return dataclasses.replace(config, env=plain(config.env), replay=plain(config.replay))
 
 
 def _different(settings: Sequence[Setting]) -> tuple[Setting, ...]:

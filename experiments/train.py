@@ -12,6 +12,7 @@ import itertools
 import re
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import plot
 import presets
 from her_jax import relabel
 from her_jax.audit import record
-from her_jax.config import AGENTS, Config, EnvConfig, ReplayConfig
+from her_jax.config import AGENTS, Config, ReplayConfig
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.train import TrainState
@@ -81,7 +82,7 @@ def main() -> None:
             (run.folder / name).unlink(missing_ok=True)  # of the shorter run
     else:
         settings = parse(words)
-        require_effect(settings.config.env)
+        require_effect(words, [settings.config])
         require_used(settings.config.replay)
         video = settings.options.video
         run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
@@ -146,15 +147,40 @@ def parse(words: list[str]) -> Launch:
     return settings
 
 
-def require_effect(env: EnvConfig) -> None:
-    """Refuses settings of MuJoCo Warp where it simulates nothing.
+def without_effect(config: Config) -> dict[str, str]:
+    """Names of settings that change nothing in a training, each with where it is so."""
+    env, replay, names = config.env, config.replay, {}
+    if "warp" not in (env.physics, env.scored_on):
+        names |= dict.fromkeys(OF_WARP, f"on {env.physics} physics")
+    if replay.strategy == "none":
+        names |= dict.fromkeys(("k", "min_displacement"), "with the strategy none")
+    elif replay.k == 0:
+        names |= dict.fromkeys(("strategy", "min_displacement"), "with k 0")
+    if replay.priority == "uniform":
+        names["priority_share"] = "with the priority uniform"
+    return names
+
+
+def named(words: Iterable[str]) -> list[str]:
+    """Names of the settings whose options are among the words of a command line."""
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [name.removeprefix("--").rpartition(".")[2].replace("-", "_") for name in options]
+
+
+def require_effect(words: Iterable[str], configs: Sequence[Config]) -> None:
+    """Refuses options that change nothing in any of some trainings.
+
+    Args:
+      words: of the command line.
+      configs: of the trainings.
 
     Raises:
-      UserError: names the setting.
+      UserError: names the first such option.
     """
-    for name in OF_WARP if "warp" not in (env.physics, env.scored_on) else ():
-        if getattr(env, name) != getattr(EnvConfig, name):
-            raise UserError(f"{name}: without effect on {env.physics} physics; leave it out")
+    everywhere = [without_effect(config) for config in configs]
+    for name in named(words):
+        if all(name in idle for idle in everywhere):
+            raise UserError(f"{name}: without effect {everywhere[0][name]}; leave it out")
 
 
 def require_used(replay: ReplayConfig) -> None:

@@ -49,11 +49,11 @@ def acting(agent: Agent, state: TrainState) -> Acting:
     return Acting(agent.acting(state.learner), state.normalizer, state.env_steps)
 
 
-def save(folder: Path, epoch: int, policy: Acting, about: dict[str, Any]) -> None:
-    """Writes the file into a run folder, whole or not at all.
+def save(path: Path, epoch: int, policy: Acting, about: dict[str, Any]) -> None:
+    """Writes a file, whole or not at all.
 
     Args:
-      folder: of the run.
+      path: of the file, `FILE` in a run folder.
       epoch: after which the policy is.
       policy: what acts.
       about: the plain values that a checkpoint carries.
@@ -65,23 +65,20 @@ def save(folder: Path, epoch: int, policy: Acting, about: dict[str, Any]) -> Non
         with path.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays, **{_ABOUT: text})
 
-    metrics.write_whole(folder / FILE, write)
+    metrics.write_whole(path, write)
 
 
-def load(
-    folder: Path, like: Acting, require: Callable[[dict[str, Any]], None]
-) -> tuple[int, Acting]:
-    """Epoch and policy of the file of a run folder.
+def load(path: Path, like: Acting, require: Callable[[dict[str, Any]], None]) -> tuple[int, Acting]:
+    """Epoch and policy of a file.
 
     Args:
-      folder: of the run.
+      path: of the file.
       like: a policy, or its `jax.eval_shape`, of the same configuration.
       require: is given the plain values before the arrays are used, and raises if they do not suit.
 
     Raises:
       UserError: if the file is damaged or of other networks.
     """
-    path = folder / FILE
     try:
         arrays = metrics.read_arrays(path)
         about = json.loads(str(arrays.pop(_ABOUT)))

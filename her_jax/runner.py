@@ -82,8 +82,9 @@ class Run:
             physics at most; `env` itself by default, if it has the physics that is scored on.
 
         Raises:
-          UserError: if a judge is missing, the environment lacks something, agent or priority do
-            not fit it, or the steps of whole epochs cannot be counted.
+          UserError: if goal buffer or simulations would not fit into free memory, a judge is
+            missing, the environment lacks something, agent or priority do not fit it, or the steps
+            of whole epochs cannot be counted.
         """
         if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
@@ -114,6 +115,7 @@ class Run:
             raise UserError(
                 f"env_steps: {steps}, in whole epochs, must be below 2**31; ask for fewer"
             )
+        memory.require(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -143,15 +145,15 @@ class Run:
             return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
 
     def prepare(self, buffers: int = 1, playing: int = 1) -> GoalSet:
-        """Tests reward and memory, and reads the held-out goals, before a write or a compile.
+        """Tests memory and reward, and reads the held-out goals, before a write or a compile.
 
         Args:
           buffers: goal buffers at a time.
           playing: agents that play at a time.
 
         Raises:
-          UserError: if goal buffer or simulations would not fit into free memory, the reward fails
-            its test, or there are too few held-out goals.
+          UserError: if as many goal buffers or simulations would not fit into free memory, the
+            reward fails its test, or there are too few held-out goals.
         """
         memory.require(self.env, self.config, buffers, playing)
         reward.require(self.env)
@@ -219,7 +221,6 @@ class Run:
                 f"checkpoint: {self.folder} holds none, only {policy.FILE}, with which evaluate, "
                 "render and export make do; for more train again, in a new folder"
             )
-        memory.require(self.env, self.config)
         like = jax.eval_shape(self._init, jax.random.key(0))
         return checkpoint.restore(self.folder, like, self._require_own)
 
@@ -233,9 +234,10 @@ class Run:
         Raises:
           UserError: if there is neither, or what is there does not suit; see `restore`.
         """
-        if (self.folder / policy.FILE).is_file():
+        path = self.folder / policy.FILE
+        if path.is_file():
             like = policy.acting(self.agent, jax.eval_shape(self._init, jax.random.key(0)))
-            return policy.load(self.folder, like, self._require_own)
+            return policy.load(path, like, self._require_own)
         epoch, state, _ = self.restore()
         return epoch, policy.acting(self.agent, state)
 
@@ -451,7 +453,8 @@ class Run:
         Raises:
           UserError: if a held-out goal was requested in training.
         """
-        policy.save(self.folder, self.epochs, policy.acting(self.agent, state), about)
+        acting = policy.acting(self.agent, state)
+        policy.save(self.folder / policy.FILE, self.epochs, acting, about)
         self.console.print("auditing ...")
         audit = self.audit(state, about, goals)
         about["wall_s"] = clock.total()

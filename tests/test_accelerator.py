@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 import accelerator
 import end_to_end
 import env_throughput
 import harness
-from her_jax import metrics, provenance
+from conftest import same
+from her_jax import metrics, policy, provenance
 from her_jax.errors import UserError
 
 
@@ -141,12 +144,15 @@ def test_what_a_step_costs_is_read_off_the_rows():
 def test_what_was_trained_is_scored_and_no_older_policy(tmp_path, monkeypatch):
     """A policy file of another commit is gone before training, which here fails."""
     path, scored = tmp_path / "report.json", []
-    old = tmp_path / "report-FetchPush-warp.policy"
+    old = tmp_path / "report-FetchPush-warp-policy.npz"
     old.write_bytes(b"of another commit")
     monkeypatch.setattr(harness, "commit", lambda: "abc")
     monkeypatch.setattr(end_to_end, "transferred", lambda *words: scored.append(words[1]))
-    state = types.SimpleNamespace(learner=["?"], normalizer=0)
-    monkeypatch.setattr(accelerator, "untrained", lambda config: (None, None, state))
+    agent = types.SimpleNamespace(acting=lambda learner: learner)
+    mean: Any = jnp.full(2, 7.0)
+    learned = policy.Acting(jnp.ones(3), mean, jnp.full(1, 5.0))
+    state = types.SimpleNamespace(**learned._asdict())
+    monkeypatch.setattr(accelerator, "untrained", lambda config: (None, agent, state))
 
     def main(training) -> list[str]:
         monkeypatch.setattr(accelerator, "training", training)
@@ -161,10 +167,10 @@ def test_what_was_trained_is_scored_and_no_older_policy(tmp_path, monkeypatch):
 
     failed = main(lambda *_: 1 / 0)
     assert failed == ["training of FetchPush on warp"] and not old.exists() and scored == []
-    learned = end_to_end.Learned(["learned"], 7)
     assert main(lambda *_: ({}, learned)) == []
     assert main(lambda *_: 1 / 0) == []  # neither again
-    assert scored == [learned]
+    (read,) = scored
+    assert same(read, learned)
 
 
 def test_a_device_that_no_longer_answers_ends_the_program(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import published
 import table
 from conftest import REPO, SCRIPT_ENVIRONMENT, script, with_
 from her_envs import bitflip
+from her_jax import metrics
 from her_jax.audit import record
 from her_jax.runner import Run
 
@@ -41,9 +42,9 @@ def live(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presets, "load", lambda preset, task: tiny)
         patch.setattr(Run, "audit", lambda *_: record.read(table.committed()[0]))
-        run, state = cells.trained(cells.Options(env_steps=600, seed=1, out=folder))
-    assert run.folder == folder and int(state.env_steps) == 600
-    assert run.config.seed == 1
+        run = cells.trained(cells.Options(env_steps=600, seed=1, out=folder))
+    assert run.folder == folder and run.config.seed == 1
+    assert metrics.read(folder)[-1]["env_steps"] == 600
     return folder
 
 

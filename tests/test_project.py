@@ -314,9 +314,9 @@ def test_transfer_scores_a_policy_on_both_physics(monkeypatch, toy):
     class Walker:
         config = tiny_config()
 
-        def restore(self):
+        def restore_policy(self):
             agent = agents.make(self.config.agent, toy)
-            return 1, train.init(toy, agent, self.config, jax.random.key(0)), {}
+            return 1, train.init(toy, agent, self.config, jax.random.key(0))
 
         def act(self, state, obs):
             return 10 * (obs.desired_goal - obs.achieved_goal)

@@ -448,6 +448,12 @@ def test_render_and_plot(trained):
         ),
         ("train fetch-push --task FetchReach", "task: 'fetch-push' and --task 'FetchReach'"),
         ("train fetch-push --graph-mode none", "graph_mode: without effect on native physics"),
+        ("train fetch-push --strategy none --k 8", "k: without effect with the strategy none"),
+        ("train fetch-push --k 0 --strategy final", "strategy: without effect with k 0"),
+        (
+            "train fetch-reach --replay.priority-share 0.9",
+            "priority_share: without effect with the priority uniform",
+        ),
         ("train fetch-push --env.k 4", "options: --env.k is no setting"),
         ("train bit-flip --n \u00b2", "options: Error parsing --n"),
         ("evaluate flipped --physics warp", "physics: 'warp' has no meaning in BitFlip"),

@@ -230,6 +230,8 @@ def test_committed_studies_say_what_they_are_of(task, budget, count):
         ("fetch-push", {"preset": "plappert2018"}, "preset: 'plappert2018' has agent"),
         ("fetch-push", {"trials": 0}, "trials: 0 is not positive"),
         ("fetch-push", {"train_s": -1.0}, "train_s: -1.0 is no number of seconds"),
+        ("fetch-push", {"train_s": 9.0, "env_steps": 100}, "env_steps, train_s: both given"),
+        ("fetch-push", {"threads": -1}, "threads: -1 is negative"),
     ],
 )
 def test_bad_input_gets_one_line(task, given, message, tmp_path):

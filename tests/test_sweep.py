@@ -209,13 +209,17 @@ def created(runs, _):
         ("fetch-push --grid seed=0,1", "give --seeds 0 1 2"),
         ("fetch-push --seed 3", "seed: a sweep has several; give --seeds"),
         ("fetch-push --seeds 0 0", "seeds: (0, 0) are not different ones"),
-        ("fetch-push --seeds -1", "seed: -1 must lie in"),
+        ("fetch-push --seeds -1", "seeds: -1 must lie in"),
         ("fetch-push --batch pmap", "batch: 'pmap' is unknown; choose one of auto, map, vmap"),
         ("fetch-push --figure 7", "figure: '7' is unknown; choose one of strategies, bits"),
         ("fetch-push --figure updates --grid k=1", "figure, grid: both given"),
         ("fetch-push --num-envs 7", "capacity: "),
         ("fetch-push --nconmax 64", "nconmax: without effect on native physics"),
         ("fetch-push --grid nconmax=64,128", "nconmax: without effect on native physics"),
+        ("fetch-push --priority uniform --priority-share 1", "priority_share: without effect with"),
+        ("fetch-push --k 8 --grid k=4,16", "k: the sweep sets it; leave the option out"),
+        ("fetch-push --replay.k=8 --figure strategies", "k: the sweep sets it"),
+        ("bit-flip --figure updates", "figure: 'updates' is not of bit-flip; give a Fetch task"),
     ],
 )
 def test_bad_input_gets_one_line(words, message):

@@ -67,7 +67,8 @@ class Options(cells.Options):
 OPTIONS = cells.options(Options)
 
 # %%
-RUN, STATE = cells.checked(lambda: cells.trained(OPTIONS))
+RUN = cells.checked(lambda: cells.trained(OPTIONS))
+_, STATE, _ = cells.checked(RUN.restore)
 SPEC = RUN.env.goal_spec
 STORED = STATE.buffer
 SIZE, HORIZON = int(STORED.size), RUN.env.horizon

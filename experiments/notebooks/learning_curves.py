@@ -62,7 +62,7 @@ OPTIONS = cells.options(Options)
 # that are reached already at the start.
 
 # %%
-RUN, _ = cells.checked(lambda: cells.trained(OPTIONS))
+RUN = cells.checked(lambda: cells.trained(OPTIONS))
 
 # %% [markdown]
 # ## The committed runs

@@ -71,6 +71,7 @@ OPTIONS = cells.options(Options)
 # All contestants take turns at every number of environments; figures are medians of three rounds.
 
 # %%
+cells.checked(lambda: env_throughput.require_measurable(OPTIONS.num_envs, OPTIONS.steps, rounds=3))
 LIVE = cells.checked(
     lambda: [
         row
