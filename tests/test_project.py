@@ -503,44 +503,6 @@ def test_the_pages_show_tables_of_sweeps():
         assert (folder / "table.md").read_text().strip() in pages
 
 
-def test_what_the_pages_say_of_transfer_on_many_goals_is_in_the_runs():
-    folder = table.REFERENCE / "sweeps" / "fetch-push-warp"
-
-    def evaluated(run: Path, trained_on: str) -> list[float]:
-        summary = metrics.read_json(run / metrics.SUMMARY)
-        assert (summary["physics"], summary["scored_on"]) == (trained_on, "native")
-        rates = []
-        for name, physics in (("evaluation.json", "native"), ("evaluation-warp.json", "warp")):
-            found = metrics.read_json(run / name)
-            about = found["evaluation"]
-            assert about["physics"] == physics and about["episodes"] == 1000
-            assert found["broken_episodes"] == found["dropped_contact_steps"] == 0
-            rates.append(found["requested_goal_success"])
-        return rates
-
-    native, warp = evaluated(folder / "seed0", "warp")
-    push, pick = (
-        evaluated(REPO / "experiments" / "policies" / task, "native")
-        for task in ("fetch-push", "fetch-pick-and-place")
-    )
-    summary = metrics.read_json(folder / "seed0" / metrics.SUMMARY)
-    readme, physics = (
-        " ".join((REPO / name).read_text().split()) for name in ("README.md", "docs/physics.md")
-    )
-    assert (
-        f"succeeds at {native:.3f} of 1,000 held-out goals on `native` and at {warp:.3f} on"
-        in readme
-    )
-    assert f"succeeds at {native:.3f} of them on `native` and at {warp:.3f} on" in physics
-    assert (
-        f"on `native` succeeds at {push[0]:.3f} of them on `native` and at {push[1]:.3f} on"
-        in physics
-    )
-    assert f"240,000 steps, at {pick[0]:.3f} and {pick[1]:.3f} (" in physics
-    assert f"at {summary['train_steps_per_s']:.0f} steps a second, for 70 minutes" in physics
-    assert round(summary["wall_s"] / 60) == 70
-
-
 def test_what_the_pages_say_of_slide_is_in_its_runs():
     curves = [
         [(line["env_steps"], line["requested_goal_success"]) for line in metrics.read(run)]
