@@ -74,16 +74,18 @@ def main(
         raise UserError("runs: none given; name one or more run folders")
     if csv is not None and csv.suffix != ".csv":
         raise UserError(f"csv: {csv} is no .csv file; name one")
+    if out is not None:
+        _require_picture(out)
     folder = runs[0] if len(runs) == 1 else Path()
     runs = tuple(grouping.named(runs))
+    if csv is not None:
+        write_csv(runs, csv, by)
     if against is None:
         where = out or folder / (CURVE if runs == (folder,) else CURVES)
         curves(runs, where, by)
     else:
         where = out or folder / FIGURE
         over_setting(runs, where, against, by)
-    if csv is not None:
-        write_csv(runs, csv, by)
     if table:
         launch.console.print(summary_table(runs, by), markup=False)
     launch.console.print(f"wrote {where}")

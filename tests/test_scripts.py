@@ -478,7 +478,7 @@ def test_render_and_plot(trained):
         ("audit nowhere.npz --tolerance 0.05", "replay: nowhere.npz is no .npz file"),
         ("draw_goals fetch-push --out run/config.json", "out: run/config.json cannot be written"),
         ("evaluate run --episodes 1001", "episodes: 1001 asked for"),
-        ("audit run --tolerance 0.07", "strategy, k, tolerance, rewards: for .npz files only"),
+        ("audit run --tolerance 0.07 --k 4", "k, tolerance: for .npz files only"),
         ("audit run.npz --verify --tolerance 1", "verify: run.npz is no run folder"),
         ("compare run", "runs: 1 given; name two or more"),
         ("compare run nowhere", "run: nowhere is no folder"),
