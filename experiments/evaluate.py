@@ -17,7 +17,7 @@ import jax
 import tyro
 
 import launch
-from her_jax import evaluate, goal_set
+from her_jax import evaluate, goal_set, policy
 from her_jax.audit import record
 from her_jax.errors import UserError
 
@@ -28,7 +28,7 @@ def main(
     goals: Path | None = None,
     physics: str | None = None,
 ) -> None:
-    """Evaluate the latest checkpoint of a run.
+    """Evaluate the policy of a run, that of its latest checkpoint.
 
     Args:
       run: Run folder.
@@ -47,12 +47,15 @@ def main(
         raise UserError(str(error).replace("scored_on:", "physics:", 1)) from None  # as typed
     env = opened.judge
     held_out = goal_set.load(env, goals, episodes) if goals else goal_set.standard(env, episodes)
-    epoch, acting = opened.restore_policy()
-    comparable = opened.has_checkpoint() and env.goal_spec.can_be_held_out
-    if comparable:
-        _, state, _ = opened.restore()
+    comparable = False
+    if opened.has_checkpoint():
+        epoch, state, _ = opened.restore()
+        acting = policy.acting(opened.agent, state)
         opened.require_disjoint(held_out, state)
-        del state
+        comparable = env.goal_spec.can_be_held_out
+        del state  # and with it the goal buffer
+    else:
+        epoch, acting = opened.restore_policy()
     launch.status.print(f"compiling, then playing {held_out.episodes} goals twice ...")
     outcome = jax.jit(opened.evaluate)(acting, held_out.starts)
     launch.report(

@@ -20,6 +20,7 @@ import tyro
 from jax import export
 
 import launch
+from her_jax import metrics
 from her_jax.types import GoalObs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -32,7 +33,7 @@ def main(run: Annotated[Path, tyro.conf.Positional], out: Path | None = None) ->
       run: Run folder.
       out: File to write; default RUN/policy.jax.
     """
-    where = out or run / launch.EXPORTED
+    where = out or run / metrics.EXPORTED
     opened = launch.open_run(run)
     _, state = opened.restore_policy()
     env = opened.judge

@@ -28,6 +28,9 @@ SUMMARISED = ("seed", "env_steps", "requested_goal_success", "no_action_success"
 SHOWN = 3
 """Settings that a label names before it only counts them."""
 
+_OF_WARP = ("nconmax", "njmax", "graph_mode")
+"""Settings without effect where nothing is simulated by MuJoCo Warp."""
+
 _PLAIN = {"physics": "native", "model": "stock", "scored_on": "native"}
 """What labels need not say."""
 
@@ -91,8 +94,9 @@ def alike(
 def settings(config: Config) -> dict[str, Any]:
     """What an evaluation depends on, by the names of train.py's options, without the seed.
 
-    The agent's name is "agent".
+    The agent's name is "agent". What has no effect is at its default.
     """
+    config = effective(config)
     lasting = {
         "agent" if name == "agent.name" else name.rpartition(".")[2]: value
         for name, value in config.lasting().items()
@@ -104,6 +108,34 @@ def settings(config: Config) -> dict[str, Any]:
         "nconmax": config.env.nconmax,
         "njmax": config.env.njmax,
     }
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """Names of settings that change nothing in a training, each with where it is so."""
+    env, replay, names = config.env, config.replay, {}
+    if "warp" not in (env.physics, env.scored_on):
+        names |= dict.fromkeys(_OF_WARP, f"on {env.physics} physics")
+    if replay.strategy == "none":
+        names |= dict.fromkeys(("k", "min_displacement"), "with the strategy none")
+    elif replay.k == 0:
+        names |= dict.fromkeys(("strategy", "min_displacement"), "with k 0")
+    if replay.priority == "uniform":
+        names["priority_share"] = "with the priority uniform"
+    return names
+
+
+def effective(config: Config) -> Config:
+    """The same training, with what has no effect in it at its default."""
+    if config.replay.k == 0:
+        none = dataclasses.replace(config.replay, strategy="none")
+        config = dataclasses.replace(config, replay=none)
+    idle = without_effect(config)
+
+    def plain(part: Any) -> Any:
+        names = {field.name for field in dataclasses.fields(part)} & idle.keys()
+        return dataclasses.replace(part, **{name: getattr(type(part), name) for name in names})
+
+    return dataclasses.replace(config, env=plain(config.env), replay=plain(config.replay))
 
 
 def panels(groups: Sequence[Seeds]) -> dict[str, list[Seeds]]:

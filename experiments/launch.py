@@ -31,12 +31,6 @@ console = Console(highlight=False, soft_wrap=True)
 status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
-VIDEO = "rollout.mp4"
-"""The file of a run folder that shows its policy."""
-
-EXPORTED = "policy.jax"
-"""The file of a run folder that is its policy for JAX alone."""
-
 JUDGES = tuple(name for name in her_envs.PHYSICS if name != "jax")
 """Physics that can simulate the stock model, on which success is measured."""
 

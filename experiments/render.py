@@ -18,7 +18,7 @@ import tyro
 import her_envs.render
 import launch
 from her_envs import FetchEnv
-from her_jax import goal_set
+from her_jax import goal_set, metrics
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalEnv
@@ -53,7 +53,7 @@ def main(
       width: Pixels, a multiple of 16.
       height: Pixels, a multiple of 16.
     """
-    where = out or run / launch.VIDEO
+    where = out or run / metrics.VIDEO
     opened = launch.open_run(run)
     _, state = opened.restore_policy()
     record(opened, state, where, episodes=episodes, width=width, height=height)

@@ -285,7 +285,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     plain = train.parse([*task, *base]).config
     usual = grouping.settings(plain)
     names = [name for name in usual if name not in ("task", "agent")]
-    typed = train.named(base)
+    typed = {name.removeprefix("no_") for name in train.named(base)}
     flips = plain.env.task == bitflip.NAME
     if recipe.flips is not None and recipe.flips != flips:
         kind = "bit-flip" if recipe.flips else "a Fetch task"
@@ -506,20 +506,6 @@ def _flag(name: str, value: str, usual: Any) -> list[str]:
     return [f"--{option}" if value.lower() == "true" else f"--no-{option}"]
 
 
-def _effective(config: Config) -> Config:
-    """The same training, with what has no effect in it at its default."""
-    if config.replay.k == 0:
-        none = dataclasses.replace(config.replay, strategy="none")
-        config = dataclasses.replace(config, replay=none)
-    idle = train.without_effect(config)
-
-    def plain(part: Any) -> Any:
-        names = {field.name for field in dataclasses.fields(part)} & idle.keys()
-        return dataclasses.replace(part, **{name: getattr(type(part), name) for name in names})
-
-    return dataclasses.replace(config, env=plain(config.env), replay=plain(config.replay))
-
-
 def _different(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     """The settings without those that are the training of an earlier one, e.g. k=8 without HER.
 
@@ -528,7 +514,7 @@ def _different(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     """
     kept: dict[Config, Setting] = {}
     for setting in settings:
-        earlier = kept.setdefault(_effective(setting.config), setting)
+        earlier = kept.setdefault(grouping.effective(setting.config), setting)
         if earlier is setting:
             continue
         if earlier.config == setting.config:

@@ -18,10 +18,11 @@ from typing import Any
 
 import tyro
 
+import grouping
 import launch
 import plot
 import presets
-from her_jax import relabel
+from her_jax import metrics, relabel
 from her_jax.audit import record
 from her_jax.config import AGENTS, Config, ReplayConfig
 from her_jax.errors import UserError
@@ -30,9 +31,6 @@ from her_jax.train import TrainState
 
 _PREFIX = re.compile(r"^--(env|train|replay|agent|normalizer)\.([\w-]+)")
 """`--env.n 50` is the same as `--n 50`."""
-
-OF_WARP = ("nconmax", "njmax", "graph_mode")
-"""Settings without effect where nothing is simulated by MuJoCo Warp."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +76,6 @@ def main() -> None:
     if any(word == "--resume" or word.startswith("--resume=") for word in words):
         run, video = reopen(words)
         state, summary = run.resume()
-        for name in (launch.VIDEO, launch.EXPORTED):
-            (run.folder / name).unlink(missing_ok=True)  # of the shorter run
     else:
         settings = parse(words)
         require_effect(words, [settings.config])
@@ -147,20 +143,6 @@ def parse(words: list[str]) -> Launch:
     return settings
 
 
-def without_effect(config: Config) -> dict[str, str]:
-    """Names of settings that change nothing in a training, each with where it is so."""
-    env, replay, names = config.env, config.replay, {}
-    if "warp" not in (env.physics, env.scored_on):
-        names |= dict.fromkeys(OF_WARP, f"on {env.physics} physics")
-    if replay.strategy == "none":
-        names |= dict.fromkeys(("k", "min_displacement"), "with the strategy none")
-    elif replay.k == 0:
-        names |= dict.fromkeys(("strategy", "min_displacement"), "with k 0")
-    if replay.priority == "uniform":
-        names["priority_share"] = "with the priority uniform"
-    return names
-
-
 def named(words: Iterable[str]) -> list[str]:
     """Names of the settings whose options are among the words of a command line."""
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
@@ -177,7 +159,7 @@ def require_effect(words: Iterable[str], configs: Sequence[Config]) -> None:
     Raises:
       UserError: names the first such option.
     """
-    everywhere = [without_effect(config) for config in configs]
+    everywhere = [grouping.without_effect(config) for config in configs]
     for name in named(words):
         if all(name in idle for idle in everywhere):
             raise UserError(f"{name}: without effect {everywhere[0][name]}; leave it out")
@@ -272,7 +254,7 @@ def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) ->
     if not render.scene(run.judge):
         return
     try:
-        render.record(run, state, run.folder / launch.VIDEO)
+        render.record(run, state, run.folder / metrics.VIDEO)
     except UserError as error:  # the run is whole without it
         launch.status.print(f"no video: {error}", markup=False)
 

@@ -1,5 +1,7 @@
 """The run folder's plain files: `config.json`, `metrics.jsonl`, `summary.json`, `audit.json`.
 
+And the names of those that scripts make of its policy, a film and a function for JAX alone.
+
 No name that contains "success" is written unless it is one of `SUCCESSES`: figures on requested
 goals. What hindsight goals show must be called something else.
 """
@@ -21,6 +23,8 @@ from her_jax.errors import UserError
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
+VIDEO = "rollout.mp4"
+EXPORTED = "policy.jax"
 
 SUCCESSES = frozenset(
     {

@@ -62,7 +62,7 @@ def commit() -> str:
     try:
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # not a host project's
         head = _git(folder, "rev-parse", "HEAD")
-        edited = _git(folder, "status", "--porcelain", "--", *_CODE)
+        edited = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", *_CODE)
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get(COMMIT_VARIABLE, UNKNOWN)
     return head + ("+changes" if edited else "")

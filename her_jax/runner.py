@@ -204,7 +204,8 @@ class Run:
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.rewind(self.folder, epoch)  # first, because it refuses damaged lines
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())  # a new budget
-        for name in (metrics.SUMMARY, policy.FILE, record.JSON, record.MARKDOWN, record.LOG):
+        of_the_policy = (policy.FILE, metrics.VIDEO, metrics.EXPORTED)
+        for name in (metrics.SUMMARY, record.JSON, record.MARKDOWN, record.LOG, *of_the_policy):
             (self.folder / name).unlink(missing_ok=True)  # of the shorter run
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
         return epoch, state, about

@@ -49,7 +49,7 @@ def test_each_task_has_one():
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_it_is_a_run_without_its_checkpoint(folder):
     names = {path.name for path in folder.iterdir()}
-    assert names - {launch.VIDEO, launch.EXPORTED, "curve.png"} == {
+    assert names - {metrics.VIDEO, metrics.EXPORTED, "curve.png"} == {
         *("config.json", "metrics.jsonl", "summary.json", "audit.json", "audit.md", policy.FILE),
         *("evaluation.json", "evaluation-warp.json"),
     }

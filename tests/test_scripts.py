@@ -223,10 +223,10 @@ def test_a_policy_is_exported(name, trained, flipped):
 
 def test_resume_goes_on_to_a_longer_budget(flipped, tmp_path):
     shutil.copytree(flipped, tmp_path / "run")
-    for name in (launch.VIDEO, launch.EXPORTED):  # of the shorter run
+    for name in (metrics.VIDEO, metrics.EXPORTED):  # of the shorter run
         (tmp_path / "run" / name).touch()
     script("train", "--resume=run", "--env-steps", "96", "--no-video", folder=tmp_path)
-    assert not {launch.VIDEO, launch.EXPORTED} & {p.name for p in (tmp_path / "run").iterdir()}
+    assert not {metrics.VIDEO, metrics.EXPORTED} & {p.name for p in (tmp_path / "run").iterdir()}
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["env_steps"] for line in lines] == [32, 64, 96]
 

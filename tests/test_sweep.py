@@ -219,6 +219,10 @@ def created(runs, _):
         ("fetch-push --priority uniform --priority-share 1", "priority_share: without effect with"),
         ("fetch-push --k 8 --grid k=4,16", "k: the sweep sets it; leave the option out"),
         ("fetch-push --replay.k=8 --figure strategies", "k: the sweep sets it"),
+        (
+            "fetch-push --no-layer-norm --grid layer_norm=true,false",
+            "layer_norm: the sweep sets it",
+        ),
         ("bit-flip --figure updates", "figure: 'updates' is not of bit-flip; give a Fetch task"),
     ],
 )

@@ -21,7 +21,7 @@ def make(config: AgentConfig, env: GoalEnv) -> Agent:
         kind = "discrete" if env.discrete else "continuous"
         fits = [name for name, one in AGENTS.items() if env.discrete == one.DISCRETE]
         raise UserError(
-            f"algorithm: {config.NAME!r} does not fit the {kind} actions of {env.name}; "
+            f"agent: {config.NAME!r} does not fit the {kind} actions of {env.name}; "
             f"use {' or '.join(fits)}"
         )
     match config:

@@ -371,7 +371,7 @@ def test_agents_fit_their_actions(name):
         else (PointEnv(), PointEnv(discrete=True))
     )
     agents.make(AGENTS[name](), fits)
-    with pytest.raises(UserError, match=f"algorithm: '{name}' does not fit"):
+    with pytest.raises(UserError, match=f"agent: '{name}' does not fit"):
         agents.make(AGENTS[name](), other)
 
 
