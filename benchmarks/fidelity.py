@@ -99,10 +99,10 @@ def main(
       out: Results file.
     """
     tasks = harness.fetch_tasks(tasks)
-    for name, value in {"runs": runs, "recorded": recorded, "out": out}.items() if table else ():
-        if value:
-            raise UserError(f"{name}: without effect on --table, which measures nothing; leave out")
     if table:
+        for name, value in {"runs": runs, "recorded": recorded, "out": out}.items():
+            if value:
+                raise UserError(f"{name}: --table measures nothing; leave one of them out")
         rows = [row for row in committed() if row["task"] in tasks]
         print(markdown(rows), stages_markdown(rows), sep="\n\n")
         return

@@ -451,6 +451,9 @@ def test_calls_are_prepared_untimed_and_take_turns(monkeypatch):
             "runs: policies play no recorded",
         ),
         (fidelity.main, {"tasks": ()}, "tasks: none named"),
+        (fidelity.main, {"table": True, "out": Path("x")}, "out: --table measures nothing"),
+        (end_to_end.main, {"num_envs": 0}, "num_envs: 0 is not positive"),
+        (end_to_end.main, {"transfer_goals": 5}, "transfer_goals: without effect"),
         (fidelity.main, {"runs": (Path("nowhere"),)}, "run: nowhere is no folder"),
     ],
 )
