@@ -222,6 +222,20 @@ def named(folders: Sequence[Path]) -> list[Path]:
     return runs
 
 
+def note_twins(groups: Sequence[Seeds]) -> None:
+    """Says which runs of equal settings share a seed, which tables and curves count as two."""
+    for seeds in groups:
+        seen: dict[int, Path] = {}
+        for run in seeds.runs:
+            seed = launch.read_config(run).seed
+            if seed in seen:
+                launch.status.print(
+                    f"{seen[seed]} and {run} have equal settings and seed {seed}, and count as two",
+                    markup=False,
+                )
+            seen[seed] = run
+
+
 def _is_empty(folder: Path) -> bool:
     """Whether it exists, and neither it nor, if it is a sweep, a run in it has an epoch."""
     runs = folder.glob(f"*/{metrics.METRICS}") if (folder / SWEEP).is_file() else ()

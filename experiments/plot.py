@@ -78,6 +78,7 @@ def main(
         _require_picture(out)
     folder = runs[0] if len(runs) == 1 else Path()
     runs = tuple(grouping.named(runs))
+    grouping.note_twins(grouping.alike(runs))
     if csv is not None:
         write_csv(runs, csv, by)
     if against is None:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import pytest
 
+import grouping
 import launch
 from conftest import REPO
 from her_jax import evaluate, goal_set, metrics, policy
@@ -104,3 +105,13 @@ def test_it_plays_as_well_as_it_did(folder):
     outcome = jax.jit(functools.partial(run.evaluate, acting))(goals.starts)
     before = evaluated(folder, "native")["requested_goal_success"]
     assert evaluate.mean(outcome.success) >= before - 0.15
+
+
+def test_runs_that_differ_in_nothing_are_named(capsys):
+    """A user's own run of seed 0 beside the one that is there."""
+    theirs = REPO / "experiments" / "reference" / "fetch-reach-seed0"
+    groups = grouping.alike([FOLDERS[2], theirs, theirs.with_name("fetch-reach-seed1")])
+    grouping.note_twins(groups)
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("equal settings") == 1
+    assert "fetch-reach-seed0 have equal settings and seed 0, and count as two" in told

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 import ahead_of_time
@@ -98,7 +99,7 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
     known = set(relabel.STRATEGIES)
     pages = "".join((REPO / name).read_text() for name in ("README.md", "docs/python.md"))
     examples = [part.split("```")[0] for part in pages.split("```python")[1:]]
-    assert len(examples) == 5
+    assert len(examples) == 6
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPO / "experiments" / "policies" / "fetch-push", "runs/RUN")
     Path("experiments").symlink_to(REPO / "experiments")
@@ -109,6 +110,11 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
         exec(example, names)
         if "restore_policy" in example:
             assert int(names["trained"].env_steps) == 260_000
+        if "def act" in example:
+            obs = names["state"].obs
+            by_hand = names["act"](np.asarray(obs.observation), np.asarray(obs.desired_goal))
+            acted = names["run"].act(names["trained"], obs)
+            np.testing.assert_allclose(by_hand, acted, atol=1e-4)
     assert names["actions"].shape == (5, 4)
     assert metrics.read_json(Path("runs/point/config.json"))["env"]["task"] == "Point"
     (new,) = set(relabel.STRATEGIES) - known

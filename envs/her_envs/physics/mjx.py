@@ -539,7 +539,9 @@ def _library(implementation: str) -> Any:
       UserError: if it, or Warp, is not installed.
     """
     if implementation == "warp" and importlib.util.find_spec("warp") is None:
-        raise UserError("physics: 'warp' needs warp-lang; run: pip install -e '.[warp]'")
+        raise UserError(
+            "physics: 'warp' needs warp-lang; run: pip install -c constraints.txt -e '.[warp]'"
+        )
     with contextlib.redirect_stdout(io.StringIO()):
         from mujoco import mjx
     if implementation == "warp":
