@@ -91,9 +91,6 @@ PEERS = 64
 AGENTS = 8
 """Seeds that train as one program."""
 
-GOALS = 1000
-"""Held-out goals of a policy on either physics."""
-
 OTHER_GRAPHS = ("warp-xla-graph", "warp-staged", "warp-staged-ex", "warp-nograph")
 """Contestants with other graph modes than the default."""
 
@@ -275,7 +272,7 @@ def main(
 
     def transfer(physics: str) -> None:
         def measure() -> dict[str, Any]:
-            config, goals = preset(task, physics, smoke), 2 if smoke else GOALS
+            config, goals = preset(task, physics, smoke), 2 if smoke else end_to_end.GOALS
             _, agent, state = untrained(config)
             like = policy.acting(agent, state)
             _, learned = policy.load(file_of(task, physics), like, lambda about: None)

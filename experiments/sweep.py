@@ -285,7 +285,6 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
     plain = train.parse([*task, *base]).config
     usual = grouping.settings(plain)
     names = [name for name in usual if name not in ("task", "agent")]
-    typed = {name.removeprefix("no_") for name in train.named(base)}
     flips = plain.env.task == bitflip.NAME
     if recipe.flips is not None and recipe.flips != flips:
         kind = "bit-flip" if recipe.flips else "a Fetch task"
@@ -297,7 +296,9 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         for grid in recipe.grids
         for changes in cross(grid, names)
     )
-    for name in dict.fromkeys(name for setting in settings for name in setting.changes):
+    typed = train.named(base)
+    varied = list(dict.fromkeys(name for setting in settings for name in setting.changes))
+    for name in varied:
         if name in typed:
             raise UserError(f"{name}: the sweep sets it; leave the option out")
     for seed in seeds:
@@ -305,8 +306,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
             dataclasses.replace(plain, seed=seed)
         except UserError as error:
             raise UserError(f"seeds: {str(error).removeprefix('seed: ')}") from None
-    varied = {f"--{name}" for setting in settings for name in setting.changes}
-    train.require_effect([*base, *sorted(varied)], [setting.config for setting in settings])
+    train.require_effect([*typed, *varied], [setting.config for setting in settings])
     settings = _different(settings)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
 

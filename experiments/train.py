@@ -78,7 +78,7 @@ def main() -> None:
         state, summary = run.resume()
     else:
         settings = parse(words)
-        require_effect(words, [settings.config])
+        require_effect(named(words), [settings.config])
         require_used(settings.config.replay)
         video = settings.options.video
         run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
@@ -146,21 +146,22 @@ def parse(words: list[str]) -> Launch:
 def named(words: Iterable[str]) -> list[str]:
     """Names of the settings whose options are among the words of a command line."""
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
-    return [name.removeprefix("--").rpartition(".")[2].replace("-", "_") for name in options]
+    names = [option.removeprefix("--").rpartition(".")[2] for option in options]
+    return [name.replace("-", "_").removeprefix("no_") for name in names]
 
 
-def require_effect(words: Iterable[str], configs: Sequence[Config]) -> None:
-    """Refuses options that change nothing in any of some trainings.
+def require_effect(names: Iterable[str], configs: Sequence[Config]) -> None:
+    """Refuses settings that change nothing in any of some trainings.
 
     Args:
-      words: of the command line.
+      names: of the settings that were asked for.
       configs: of the trainings.
 
     Raises:
-      UserError: names the first such option.
+      UserError: names the first such setting.
     """
     everywhere = [grouping.without_effect(config) for config in configs]
-    for name in named(words):
+    for name in names:
         if all(name in idle for idle in everywhere):
             raise UserError(f"{name}: without effect {everywhere[0][name]}; leave it out")
 
@@ -201,9 +202,8 @@ def _require_own(flags: list[str], algorithm: str) -> None:
     """
     fields = {agent: {f.name for f in dataclasses.fields(kind)} for agent, kind in AGENTS.items()}
     for flag in flags:
-        name = flag.partition("=")[0].removeprefix("--").replace("-", "_").removeprefix("no_")
-        having = [agent for agent, names in fields.items() if name in names]
-        if flag.startswith("--") and having and algorithm not in having:
+        having = [agent for agent, names in fields.items() if names & {*named([flag])}]
+        if having and algorithm not in having:
             owners = " and ".join(having)
             raise UserError(f"options: {flag} is of {owners}, not of {algorithm}; leave it out")
 

@@ -184,7 +184,6 @@ class Run:
             "settings": self.config.lasting(),
             "wall_s": 0.0,
             "compile_s": 0.0,
-            "agents_in_program": 1,
             "commits": [provenance.commit()],
         }
 

@@ -266,7 +266,7 @@ def test_evaluate_prints_success_floor_and_settings(trained):
 
 
 def test_a_policy_alone_is_scored_as_its_run(trained, tmp_path):
-    """And filmed; what its training asked for is not known."""
+    """What its training asked for is not known."""
     shutil.copytree(trained / "run", tmp_path / "alone", ignore=shutil.ignore_patterns("check*"))
     whole = json.loads(script("evaluate", "run", "--episodes", "6", folder=trained))
     alone = json.loads(script("evaluate", "alone", "--episodes", "6", folder=tmp_path))
