@@ -87,8 +87,9 @@ def audit_run(run: Run) -> bool:
         )
     with lock.alone(run.folder):
         _, state, about = run.restore()
-        launch.status.print("compiling, then auditing ...")
-        built = run.audit(state, about, goal_set.standard(run.env, run.config.train.eval_episodes))
+        goals = goal_set.standard(run.env, run.config.train.eval_episodes)
+        with launch.waiting("compiling, then auditing"):
+            built = run.audit(state, about, goals)
         simulated = record.physics(run.env, run.judge, run.config)
         record.refresh_summary(run.folder, built, simulated)
     test = built.reward_recompute_test
@@ -116,10 +117,9 @@ def verify_run(run: Run) -> bool:
     """Recomputes every number of a run's record; whether all agree."""
     saved = record.read(run.folder)
     epoch, state, about = run.restore()
-    launch.status.print("compiling, then recomputing ...")
-    rebuilt, steps = run.measure(
-        state, about, goal_set.standard(run.env, run.config.train.eval_episodes)
-    )
+    goals = goal_set.standard(run.env, run.config.train.eval_episodes)
+    with launch.waiting("compiling, then recomputing"):
+        rebuilt, steps = run.measure(state, about, goals)
     logged, written = log.read(run.folder / record.LOG), run.folder / record.MARKDOWN
     text = record.markdown(dataclasses.replace(rebuilt, made_with=saved.made_with))
     found = {

@@ -2,7 +2,7 @@
 
 Success is measured on held-out requested goals, without exploration noise, at the tolerance the
 run was trained with; the printed JSON says which, what doing nothing scores on the same goals, and
-where on the goal space the policy fails.
+where on the goal space the policy fails. The interval is Wilson's, of 95 %.
 A set with goals that the stored episodes were asked for, or another tolerance than the run's, is
 refused. `goals_of_stored_episodes` is then 0; it is null where the checkpoint is gone, so that what
 was stored is not known, or where goals cannot be held out.
@@ -17,7 +17,7 @@ import jax
 import tyro
 
 import launch
-from her_jax import evaluate, goal_set, policy
+from her_jax import evaluate, goal_set, policy, statistics
 from her_jax.audit import record
 from her_jax.errors import UserError
 
@@ -56,15 +56,21 @@ def main(
         del state  # and with it the goal buffer
     else:
         epoch, acting = opened.restore_policy()
-    launch.status.print(f"compiling, then playing {held_out.episodes} goals twice ...")
-    outcome = jax.jit(opened.evaluate)(acting, held_out.starts)
+    with launch.waiting(
+        f"compiling, then playing {held_out.episodes:,} goals, with the policy and doing nothing"
+    ):
+        outcome = jax.device_get(jax.jit(opened.evaluate)(acting, held_out.starts))
+        floor = opened.floor(held_out)
+    reached = int(outcome.success.sum())
+    success = statistics.success_interval(reached, held_out.episodes)
     launch.report(
         {
             "epoch": epoch,
             "env_steps": int(acting.env_steps),
-            "requested_goal_success": evaluate.mean(outcome.success),
+            "requested_goal_success": success.value,
+            "requested_goal_success_interval": [success.low, success.high],
             "requested_goal_success_any_step": evaluate.mean(outcome.success_any),
-            "no_action_success": opened.floor(held_out),
+            "no_action_success": floor,
             "broken_episodes": evaluate.mean(outcome.broken),
             "dropped_contact_steps": evaluate.mean(outcome.dropped) / env.horizon,
             "final_distance": evaluate.mean(outcome.distance),
@@ -75,6 +81,11 @@ def main(
             "costs": evaluate.costs(env, outcome),
             "evaluation": record.settings(env, held_out),
         }
+    )
+    task, spec = opened.config.env.task, env.goal_spec
+    launch.status.print(
+        f"{launch.headline(task, success.value, spec, held_out.episodes, floor)}; "
+        f"95 % interval {success.low:.3f} to {success.high:.3f}"
     )
 
 

@@ -19,13 +19,14 @@ from typing import Any
 import jax
 import tyro
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import her_envs
 from her_jax import metrics, relabel
 from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run
-from her_jax.types import GoalEnv
+from her_jax.types import GoalEnv, GoalSpec
 
 console = Console(highlight=False, soft_wrap=True)
 status = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -257,6 +258,27 @@ def writing(option: str, path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{option}: {path} cannot be written ({reason}); name another") from None
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says what takes long, in a terminal beside a clock that runs while it does."""
+    if not status.is_terminal:
+        status.print(f"{what} ...")
+        yield
+        return
+    columns = TextColumn("{task.description} ..."), SpinnerColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=status) as shown:
+        shown.add_task(what, total=None)
+        yield
+
+
+def headline(task: str, success: float, spec: GoalSpec, goals: int, floor: float) -> str:
+    """A success with what it means: where, how near, on how many goals, beside doing nothing."""
+    return (
+        f"{task}: success {success:.3f} {spec.when} on {goals:,} {spec.origin} goals within "
+        f"{spec.tolerance} {spec.units} (doing nothing: {floor:.3f})"
+    )
 
 
 def report(values: dict[str, Any]) -> None:

@@ -227,12 +227,16 @@ def default_folder(config: Config) -> Path:
 
 def finish(run: Run, state: TrainState, summary: dict[str, Any], video: bool) -> None:
     """Draws the curve, records the video, prints the headline."""
-    spec = run.env.goal_spec
+    headline = launch.headline(
+        summary["task"],
+        summary["requested_goal_success"],
+        run.env.goal_spec,
+        summary["eval_episodes"],
+        summary["no_action_success"],
+    )
     launch.console.print(
-        f"{summary['task']}: success {summary['requested_goal_success']:.3f} {spec.when} on "
-        f"{summary['eval_episodes']} {spec.origin} goals within {spec.tolerance} {spec.units} "
-        f"(doing nothing: {summary['no_action_success']:.3f}) after {summary['env_steps']:,} "
-        f"environment steps and {summary['wall_s']:.0f} s, audit included"
+        f"{headline} after {summary['env_steps']:,} environment steps and "
+        f"{summary['wall_s']:.0f} s, audit included"
     )
     costs = [
         f"{name} {channel['episode_sum']:.3g} {channel['units']}".removesuffix(" 1")

@@ -1,4 +1,4 @@
-"""What several seeds say together: pure functions of NumPy arrays.
+"""What several seeds say together, and so many goals of one: pure functions of NumPy arrays.
 
 A few seeds say little, and a mean over them is at the mercy of one: medians and interquartile means
 stand here beside intervals that show how little.
@@ -33,7 +33,7 @@ class Band(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A figure and the range that resampled seeds give it."""
+    """A figure and the range that chance leaves it."""
 
     value: float
     low: float
@@ -80,6 +80,25 @@ def interquartile_mean_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return Interval(interquartile_mean(table), float(low), float(high))
+
+
+def success_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """A success rate and its Wilson interval: what that many goals of one policy leave open.
+
+    It says nothing of other seeds of training.
+
+    Args:
+      successes: goals reached, up to `trials`.
+      trials: goals asked for, at least one.
+      level: share of such intervals that hold the rate on all goals.
+
+    Reference:
+      Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+    """
+    from scipy import stats  # see `_trimmed_mean`
+
+    found = stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
+    return Interval(successes / trials, float(found.low), float(found.high))
 
 
 def steps_to(steps: Sequence[int], success: Sequence[float], threshold: float) -> int | None:

@@ -12,14 +12,14 @@ import pytest
 import grouping
 import launch
 from conftest import REPO
-from her_jax import evaluate, goal_set, metrics, policy
+from her_jax import evaluate, goal_set, metrics, policy, statistics
 from her_jax.audit import record
 
 FOLDERS = sorted(path.parent for path in (REPO / "experiments" / "policies").glob("*/config.json"))
 TABLE = (
-    "| folder | steps | minutes | success on 200 goals | on 1,000, `native` | on 1,000, `warp` "
-    "| doing nothing |",
-    "|---|---|---|---|---|---|---|",
+    "| folder | steps | minutes | success on 200 goals | on 1,000, `native` | 95 % interval "
+    "| on 1,000, `warp` | doing nothing |",
+    "|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -30,6 +30,8 @@ def evaluated(run: Path, physics: str) -> dict[str, Any]:
     about = found["evaluation"]
     assert about["physics"] == physics and about["episodes"] == 1000 and about["tolerance"] == 0.05
     assert found["broken_episodes"] == found["dropped_contact_steps"] == 0
+    interval = statistics.success_interval(round(1000 * found["requested_goal_success"]), 1000)
+    assert found["requested_goal_success_interval"] == pytest.approx(interval[1:])
     return found
 
 
@@ -67,12 +69,17 @@ def test_the_page_says_what_the_files_do():
     rows = []
     for folder in FOLDERS:
         summary, native = metrics.read_json(folder / metrics.SUMMARY), evaluated(folder, "native")
-        success = (summary["requested_goal_success"], *rates(folder), native["no_action_success"])
+        low, high = native["requested_goal_success_interval"]
+        own, warp = rates(folder)
         cells = (
             folder.name,
             f"{summary['env_steps']:,}",
             f"{summary['wall_s'] / 60:.0f}",
-            *(f"{rate:.3f}" for rate in success),
+            f"{summary['requested_goal_success']:.3f}",
+            f"{own:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{warp:.3f}",
+            f"{native['no_action_success']:.3f}",
         )
         rows.append(f"| {' | '.join(cells)} |")
     assert "\n".join((*TABLE, *rows)) in (FOLDERS[0].parent / "README.md").read_text()

@@ -303,6 +303,7 @@ def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatc
     main(Path("r"), episodes=4, physics="warp")
     assert opened == [(Path("r"), "warp")]
     assert printed[0]["requested_goal_success"] == 0.25
+    assert printed[0]["requested_goal_success_interval"] == pytest.approx([0.046, 0.699], abs=1e-3)
     assert printed[0]["requested_goal_success_any_step"] == 0.5
     assert printed[0]["no_action_success"] == 0.0 and printed[0]["epoch"] == 3
     assert printed[0]["goals_of_stored_episodes"] is None  # without a checkpoint

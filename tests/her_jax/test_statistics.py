@@ -28,6 +28,16 @@ def test_interquartile_mean_is_that_of_the_middle_half(scores, expected):
     assert statistics.interquartile_mean(scores) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (3, 7), (977, 1000), (1000, 1000)])
+def test_a_success_rate_has_wilson_s_interval(successes, trials):
+    """Its ends are the rates that are 1.96 of their own standard errors from the one found."""
+    found = statistics.success_interval(successes, trials)
+    assert found.value == successes / trials and 0 <= found.low <= found.value <= found.high <= 1
+    for end in {found.low, found.high} - {found.value}:
+        error = (end * (1 - end) / trials) ** 0.5
+        assert abs(end - found.value) == pytest.approx(stats.norm.ppf(0.975) * error, rel=1e-6)
+
+
 def test_interval_is_that_of_all_resamples():
     """Four scores have 4^4 ordered resamples, few enough to list."""
     scores = np.array([0.1, 0.4, 0.7, 1.0])
