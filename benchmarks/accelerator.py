@@ -126,7 +126,7 @@ class Report:
     _postponed: dict[str, Callable[[], None]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for row in harness.continued(self.path):
+        for row in harness.continued("accelerator", self.path):
             if "so_far" in row:
                 self.so_far[row["part"]] = row.pop("so_far")
             if row.keys() & {"result", "error"}:
@@ -234,7 +234,10 @@ def main(
     """
     if not smoke and jax.default_backend() == "cpu":
         raise UserError("device: JAX sees no accelerator; install it for one, or give --smoke")
+    if not smoke and jax.default_backend() != "gpu":
+        raise UserError("device: Warp, which most parts are of, needs an NVIDIA GPU")
     (task,) = harness.fetch_tasks((task,))
+    harness.require_positive(worlds=min(worlds, default=0))
     if smoke:
         worlds = (2,)
         if jax.default_backend() == "cpu":  # which takes its time
@@ -280,7 +283,8 @@ def main(
 
         trained = f"training of {task} on {physics}"
         if any(row["part"] == trained and "result" in row for row in report.rows):
-            report.part(f"success of the policy of {task} trained on {physics}", measure)
+            name = f"success of the policy of {task} trained on {physics}"
+            report.part(name, measure, KERNELS_S)
 
     def parts(physics: str) -> None:
         config = preset(task, physics, smoke)
@@ -329,6 +333,8 @@ def main(
         for contestant in OTHER_GRAPHS:  # whose graphs Warp does not let go of
             throughput(task, count, contestant)
     report.postponed()
+    for physics in ("warp", "native"):  # of which a training may only now have ended
+        transfer(physics)
     report.derive("what a step costs", costs(report.rows))
 
 

@@ -123,7 +123,7 @@ def main(
         task: (her_envs.make(task), her_envs.make(task, physics=physics, model=model))
         for task in tasks
     }
-    rows = harness.continued(path)
+    rows = harness.continued("fidelity", path)
     for task, (native, other) in compared.items():
         row: dict[str, Any] = {"task": task, "physics": physics, "model": model, "states": states}
         before = [old for old in rows if all(old[name] == row[name] for name in _MEASURED)]
@@ -206,7 +206,7 @@ def stages_markdown(rows: list[dict[str, Any]]) -> str:
     for (physics, task, states), row in stock.items():
         if physics != "warp":
             continue
-        found, control = row["stages"], stock["native", task, states]
+        found, control = row["stages"], stock.get(("native", task, states), {})
         off = [
             found.get(f"qpos_{which}", {}).get(percentile)
             for which, percentile in (
@@ -220,7 +220,7 @@ def stages_markdown(rows: list[dict[str, Any]]) -> str:
             for which in ("within_tolerance", "within_tolerance_of_c_rounded")
         ]
         counts = [found.get("fewer_contacts"), found.get("more_contacts")]
-        over = [each["one_step"].get("over_0.2_mm") for each in (row, control)]
+        over = [each.get("one_step", {}).get("over_0.2_mm") for each in (row, control)]
         lines.append(
             [
                 *(task, states),

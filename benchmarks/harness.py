@@ -130,8 +130,8 @@ def results_file(name: str, out: Path | None, smoke: bool = False, continues: bo
     return path
 
 
-def continued(path: Path) -> list[dict[str, Any]]:
-    """Rows that the same commit has written to the file on this kind of device, of any host.
+def continued(name: str, path: Path) -> list[dict[str, Any]]:
+    """Rows of benchmark `name` that the same commit wrote on this kind of device, of any host.
 
     Another file gets another name, and so does one whose commit is not known or had uncommitted
     changes that are no more. Writing the file may be what changed the checkout since it was begun.
@@ -141,7 +141,8 @@ def continued(path: Path) -> list[dict[str, Any]]:
     results, now = metrics.read_json(path), commit()
     known = {now, now.removesuffix("+changes")} - {provenance.UNKNOWN}
     here = _kind(provenance.device())
-    if results.get("commit") in known and _kind(results.get("device", "")) == here:
+    of_the_same = results.get("benchmark") == name and results.get("commit") in known
+    if of_the_same and _kind(results.get("device", "")) == here:
         return results["rows"]
     _set_aside(path)
     return []

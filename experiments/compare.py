@@ -14,6 +14,7 @@ import tyro
 
 import grouping
 import launch
+from her_jax import metrics, statistics
 from her_jax.audit import record
 from her_jax.errors import UserError
 
@@ -22,13 +23,15 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     """Print a table of audited runs.
 
     Args:
-      runs: Two or more run folders with an audit.json, or folders of sweeps for all runs in them.
+      runs: Two or more folders of finished runs, or folders of sweeps for all runs in them.
     """
     runs = tuple(grouping.named(runs))
     if len(runs) < 2:
         raise UserError(f"runs: {len(runs)} given; name two or more run folders")
     for run in runs:
         launch.require_folder(run)
+        if not (run / metrics.SUMMARY).is_file():
+            raise UserError(f"run: {run} is not finished; go on with train.py --resume {run}")
     records = {str(run): record.read(run) for run in runs}
     record.require_comparable(records)
     for run, audited in records.items():
@@ -42,7 +45,10 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
         whole = all(isinstance(figure, int | float) for figure in shown)
         plausible = isinstance(success, float) and 0 <= success <= 1
         if not (whole and plausible and isinstance(count, int)):
-            raise UserError(f"run: {run} has an audit.json that was edited; audit it anew")
+            raise UserError(
+                f"run: {run} has an audit.json with figures that are no numbers, as of episodes "
+                "that all broke, or edited; audit it anew, or leave it out"
+            )
         if count < 1:
             raise UserError(f"run: {run} was scored on no goal; audit it anew")
         if {*audited.costs} != {*next(iter(records.values())).costs}:
@@ -70,7 +76,7 @@ def table(records: dict[str, record.AuditRecord], trained: dict[str, tuple[str, 
     for name, audited in records.items():
         figures, relabel = audited.report_metrics, audited.relabel_strategy
         success, goals = figures["requested_goal_success"], audited.evaluation["episodes"]
-        low, high = interval(success, goals)
+        _, low, high = statistics.success_interval(round(success * goals), goals)
         cells = [
             name,
             *trained[name],
@@ -83,18 +89,6 @@ def table(records: dict[str, record.AuditRecord], trained: dict[str, tuple[str, 
         cells += [f"{channel['episode_sum']:.3g}" for channel in audited.costs.values()]
         lines.append(_line(cells))
     return "\n".join(lines)
-
-
-def interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of `count` goals.
-
-    References:
-      Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    from scipy import stats  # takes a second, which refusals need not wait
-
-    found = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
 
 
 def _line(cells: list[str]) -> str:

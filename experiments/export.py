@@ -49,7 +49,7 @@ def main(run: Annotated[Path, tyro.conf.Positional], out: Path | None = None) ->
     exported = export.export(jax.jit(policy), platforms=PLATFORMS)(*shapes)
     with launch.writing("out", where):
         where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_bytes(exported.serialize())
+        metrics.write_whole(where, lambda partial: partial.write_bytes(exported.serialize()))
     launch.console.print(f"wrote {where}")
 
 

@@ -23,8 +23,6 @@ from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalEnv
 
-_FRAMES_PER_S = 25
-
 _PALETTE = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=none"
 _ENCODINGS: dict[str, dict[str, Any]] = {
     ".mp4": {},
@@ -98,7 +96,7 @@ def record(
     partial = out.with_name("partial-" + out.name)
     with launch.writing("out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    fps = _FRAMES_PER_S / run.judge.steps_per_action
+    fps = 1 / env.seconds_per_action / run.judge.steps_per_action
     with _ffmpeg(partial, width, height, fps) as send:
         for start in _each(goal_set.standard(env, episodes).starts):
             for frame in her_envs.render.frames(env, film(start), width=width, height=height):

@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ import tyro
 
 import launch
 import presets
-from her_jax import agents, evaluate, goal_set, memory, provenance, train
+from her_jax import agents, evaluate, goal_set, lock, memory, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
 
@@ -191,22 +192,29 @@ def main(
     for name, choices in origin.space.items():
         if start[name] not in choices:
             raise UserError(f"preset: {preset!r} has {name} = {start[name]}, which is not searched")
-    done = read(out, origin)
     with launch.writing("out", out):  # before any trial is made
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
     memory.require(launch.make_env(base.env), base)
     launch.keep_programs()
-    study, optuna = _study(done, origin, start)
-    for number in range(trials):
-        asked = study.ask(distributions(optuna, origin.space))
-        trial = run_trial(configured(base, asked.params), asked.params, origin)
-        study.tell(asked, trial.score)
-        append(out, origin, trial)
-        launch.console.print(
-            f"trial {number + 1} of {trials}: {trial.score:.3f}, last {trial.final:.3f} at "
-            f"{trial.env_steps:,} steps; best so far {study.best_value:.3f}"
-        )
+    with lock.alone(out):
+        done = read(out, origin)
+        study, optuna = _study(done, origin, start)
+        for number in range(trials):
+            asked = study.ask(distributions(optuna, origin.space))
+            trial = run_trial(configured(base, asked.params), asked.params, origin)
+            if train_s and not (done or number or trial.env_steps):
+                raise UserError(
+                    f"train_s: the preset ended no epoch within {train_s:g} s; give more seconds"
+                )
+            study.tell(asked, trial.score)
+            with launch.writing("out", out):
+                append(out, origin, trial)
+            launch.console.print(
+                f"trial {number + 1} of {trials}: {trial.score:.3f}, last {trial.final:.3f} at "
+                f"{trial.env_steps:,} steps; best so far {study.best_value:.3f}"
+            )
+            jax.clear_caches()  # which keep the trial's environments
     launch.report({"best": study.best_params, "score": study.best_value, "study": str(out)})
 
 
@@ -323,6 +331,8 @@ def distributions(optuna: Any, space: dict[str, tuple[Any, ...]]) -> dict[str, A
 def read(path: Path, origin: Origin) -> list[Trial]:
     """The trials of a study; none if the file does not exist or is empty.
 
+    A last line that was cut short, as a crash leaves it, is taken off the file.
+
     Raises:
       UserError: if the file is no study of this space, or one of something else.
     """
@@ -330,6 +340,7 @@ def read(path: Path, origin: Origin) -> list[Trial]:
         return []
     space = origin.space
     columns = [*Origin._fields, *space, *_OUTCOMES]
+    cut = None
     by_text = {name: {str(value): value for value in values} for name, values in space.items()}
     try:
         with path.open(newline="") as file:
@@ -337,6 +348,8 @@ def read(path: Path, origin: Origin) -> list[Trial]:
             if lines.fieldnames is not None and list(lines.fieldnames) != columns:
                 raise ValueError(f"its columns are not {', '.join(columns)}")
             rows = list(lines)
+            if rows and (cut := _cut_short(path)) is not None:
+                rows.pop()
             trials = [
                 Trial(
                     {name: by_text[name][row[name]] for name in space},
@@ -357,7 +370,16 @@ def read(path: Path, origin: Origin) -> list[Trial]:
                 raise UserError(
                     f"out: {path} is a study with {option} {row[name]}, not {value}; name another"
                 )
+    if cut is not None:
+        os.truncate(path, cut)
+        launch.status.print(f"{path}: a trial that was cut short is left out", markup=False)
     return trials
+
+
+def _cut_short(path: Path) -> int | None:
+    """Where a last line without its end begins, in bytes; None if all lines are whole."""
+    content = path.read_bytes()
+    return None if content.endswith(b"\n") else content.rfind(b"\n") + 1
 
 
 def append(path: Path, origin: Origin, trial: Trial) -> None:

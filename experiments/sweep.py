@@ -57,7 +57,7 @@ import plot
 import presets
 import train
 from her_envs import bitflip
-from her_jax import checkpoint, group, lock, metrics, provenance
+from her_jax import checkpoint, group, lock, metrics, provenance, relabel
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
@@ -209,7 +209,10 @@ def main() -> None:
         else:
             sweep, out = parse(words)
             folder, sittings = out or default_folder(sweep), []
+            _require_new(folder)
             groups = bind(sweep, folder)
+            for runs in groups:
+                group.require(runs, sweep.batch)
             _create(folder, sweep.settings[0].config.replay.plugin)
             locks.enter_context(lock.alone(folder))
         run(sweep, groups, folder, sittings)
@@ -307,6 +310,9 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         except UserError as error:
             raise UserError(f"seeds: {str(error).removeprefix('seed: ')}") from None
     train.require_effect([*typed, *varied], [setting.config for setting in settings])
+    replays = [setting.config.replay for setting in settings]
+    if not any(replay.strategy in relabel.registered() for replay in replays):
+        train.require_used(replays[0])
     settings = _different(settings)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
 
@@ -399,7 +405,11 @@ def fit(
     write(sweep, folder, sittings)
     for number, (setting, runs) in enumerate(zip(sweep.settings, groups, strict=True), 1):
         launch.console.print(f"setting {number} of {len(groups)}: {setting.label}")
-        stopped = group.fit(runs, sweep.batch)
+        try:
+            stopped = group.fit(runs, sweep.batch)
+        except UserError as error:  # the settings that follow may run
+            stopped = {run.folder: str(error) for run in runs if not group.finished(run)}
+            launch.console.print(f"stopped: {error}", markup=False)
         sitting["stopped"] |= {path.name: reason for path, reason in stopped.items()}
         sitting["wall_s"] = time.perf_counter() - began
         write(sweep, folder, sittings)
@@ -454,10 +464,13 @@ def default_folder(sweep: Sweep) -> Path:
     return Path("runs") / f"{task}-sweep-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _create(folder: Path, plugin: str) -> None:
+def _require_new(folder: Path) -> None:
     if folder.exists():
         resume = f", or go on with --resume {folder}" if (folder / grouping.SWEEP).is_file() else ""
         raise UserError(f"out: {folder} already exists; name a new folder{resume}")
+
+
+def _create(folder: Path, plugin: str) -> None:
     try:
         folder.mkdir(parents=True)
     except OSError as error:

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from her_jax import checkpoint, evaluate, lock, metrics, train
+from her_jax import checkpoint, evaluate, goal_set, lock, memory, metrics, train
 from her_jax.audit import replay
 from her_jax.errors import UserError
 from her_jax.goal_set import GoalSet
@@ -82,16 +82,38 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     waiting = [run for run in runs if not finished(run)]
     if not waiting:
         return {}
-    # Whatever is done for one agent, by "map" or by its run, is done on a copy of its state. When a
-    # run leaves the group, the others' states are there twice for a moment, which is not planned.
-    buffers, playing = len(waiting) + 1, len(waiting) if mode == "vmap" else 1
-    goals = waiting[0].prepare(buffers, playing)
+    goals = waiting[0].prepare(*_held(waiting, mode))
     stopped: dict[Path, str] = {}
     with contextlib.ExitStack() as locks:
         groups = [*_begun(waiting, mode, goals, locks), *_fresh(waiting, mode, goals, locks)]
         for group in groups:
             stopped |= group.train()
     return stopped
+
+
+def require(runs: Sequence[Run], batch: str = "auto") -> None:
+    """Refuses runs that `fit` could not begin, before anything is written or compiled.
+
+    Args:
+      runs: equal in all settings but the seed, none of them begun.
+      batch: one of `BATCHES`.
+
+    Raises:
+      UserError: if the runs differ or do not fit into memory, or there are too few held-out goals.
+    """
+    _require_alike(runs)
+    first = runs[0]
+    memory.require(first.env, first.config, *_held(runs, resolve(batch)))
+    goal_set.standard(first.env, first.config.train.eval_episodes)
+
+
+def _held(runs: Sequence[Run], mode: str) -> tuple[int, int]:
+    """Goal buffers at a time, and agents that play at a time.
+
+    Whatever is done for one agent, by "map" or by its run, is done on a copy of its state. When a
+    run leaves the group, the others' states are there twice for a moment, which is not planned.
+    """
+    return len(runs) + 1, len(runs) if mode == "vmap" else 1
 
 
 def start(runs: Sequence[Run]) -> train.TrainState:

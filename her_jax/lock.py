@@ -1,4 +1,4 @@
-"""One process at a time in a folder.
+"""One process at a time in a folder, or at a file.
 
 The lock is the operating system's on the folder itself: it leaves no file behind, and a process
 that ends, however it does, lets go of it.
@@ -26,7 +26,7 @@ def alone(folder: Path) -> Iterator[None]:
     Where folders cannot be locked, on Windows and some network drives, nobody is kept out.
 
     Args:
-      folder: a missing one is neither made nor locked.
+      folder: or file; a missing one is neither made nor locked.
 
     Raises:
       UserError: if another has the folder.

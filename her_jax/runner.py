@@ -82,9 +82,8 @@ class Run:
             physics at most; `env` itself by default, if it has the physics that is scored on.
 
         Raises:
-          UserError: if goal buffer or simulations would not fit into free memory, a judge is
-            missing, the environment lacks something, agent or priority do not fit it, or the steps
-            of whole epochs cannot be counted.
+          UserError: if a judge is missing, the environment lacks something, agent or priority do
+            not fit it, or the steps of whole epochs cannot be counted.
         """
         if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
@@ -115,7 +114,6 @@ class Run:
             raise UserError(
                 f"env_steps: {steps}, in whole epochs, must be below 2**31; ask for fewer"
             )
-        memory.require(env, config)
 
     def start(self) -> tuple[train.TrainState, dict[str, Any]]:
         """Trains from scratch in a new folder; returns the final state and the summary.
@@ -213,14 +211,16 @@ class Run:
         """Epoch, state and plain values of the latest checkpoint.
 
         Raises:
-          UserError: if there is no checkpoint, it does not fit, or it was trained with other
-            settings than the configuration's, or for another goal than the environment's.
+          UserError: if there is no checkpoint, it does not fit, also into free memory, or it was
+            trained with other settings than the configuration's, or for another goal than the
+            environment's.
         """
         if not self.has_checkpoint() and (self.folder / policy.FILE).is_file():
             raise UserError(
                 f"checkpoint: {self.folder} holds none, only {policy.FILE}, with which evaluate, "
                 "render and export make do; for more train again, in a new folder"
             )
+        memory.require(self.env, self.config)
         like = jax.eval_shape(self._init, jax.random.key(0))
         return checkpoint.restore(self.folder, like, self._require_own)
 

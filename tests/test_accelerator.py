@@ -66,6 +66,20 @@ def test_a_report_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     assert all("result" in row and "so_far" not in row for row in rows)
 
 
+def test_results_of_another_benchmark_are_set_aside(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    monkeypatch.setattr(harness, "commit", lambda: "abc")
+    harness.write("env_throughput", [{"task": "FetchPush"}], path)
+    assert accelerator.Report(path, budget_s=90.0).rows == [] and not path.exists()
+    (row,) = metrics.read_json(tmp_path / "report.json.1")["rows"]
+    assert row == {"task": "FetchPush"}
+
+
+def test_worlds_are_numbers_of_environments():
+    with pytest.raises(UserError, match="worlds: 0 is not positive"):
+        accelerator.main(smoke=True, worlds=())
+
+
 def test_rows_of_another_or_of_an_unknown_commit_are_measured_anew(tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     for before, now, kept in (
@@ -167,7 +181,8 @@ def test_what_was_trained_is_scored_and_no_older_policy(tmp_path, monkeypatch):
 
     failed = main(lambda *_: 1 / 0)
     assert failed == ["training of FetchPush on warp"] and not old.exists() and scored == []
-    assert main(lambda *_: ({}, learned)) == []
+    assert main(lambda *_: ({}, learned)) == []  # both, though it comes last of all
+    assert len(scored) == 1
     assert main(lambda *_: 1 / 0) == []  # neither again
     (read,) = scored
     assert same(read, learned)

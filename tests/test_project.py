@@ -60,13 +60,9 @@ def test_presets_are_valid_for_every_task(preset, task):
 @pytest.mark.parametrize(
     ("preset", "task"),
     [
-        ("tuned", "fetch-slide"),
-        # Bit flipping, Reach and Push train in other tests; PickAndPlace has Push's settings.
-        *(
-            pytest.param("tuned", task, marks=pytest.mark.slow)
-            for task in presets.TASKS
-            if task != "fetch-slide"
-        ),
+        # Fast tests train bit flipping, Reach and Push too, and Slide by `end_to_end` below;
+        # PickAndPlace has Push's settings.
+        *(pytest.param("tuned", task, marks=pytest.mark.slow) for task in presets.TASKS),
         pytest.param("plappert2018", "fetch-push", marks=pytest.mark.slow),
         pytest.param("efficient", "fetch-push", marks=pytest.mark.slow),
     ],
@@ -171,10 +167,11 @@ def test_unknown_presets_and_tasks():
     "words",
     [
         "replay",
-        "env_throughput",
-        "end_to_end fetch-reach --transfer native",
+        "env_throughput --contestants native batch gymnasium-sync",
+        "end_to_end fetch-slide --transfer native",
         "ahead_of_time",
         "fidelity --physics native --model fast",
+        pytest.param("env_throughput", marks=pytest.mark.slow),  # which starts processes
         # An episode on Warp takes half a minute on a CPU.
         pytest.param("end_to_end fetch-reach --physics warp", marks=pytest.mark.slow),
         pytest.param("fidelity --physics warp", marks=pytest.mark.slow),
@@ -187,7 +184,7 @@ def test_benchmarks_run(words, tmp_path):
     name, *options = words.split()
     out = tmp_path / "out.json"
     options += ["--smoke", "--out", str(out)]
-    if name in ("replay", "fidelity"):
+    if name in ("replay", "fidelity") or words == "end_to_end fetch-slide --transfer native":
         script(f"benchmarks/{name}", *options, folder=tmp_path)
     else:  # which start processes, or set up JAX before it has made an array
         done = subprocess.run(

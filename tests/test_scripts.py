@@ -387,7 +387,10 @@ def test_runs_are_compared_only_if_they_were_scored_alike(trained, tmp_path):
     assert "| same | - | 200 | " in same
     edit(tmp_path / "same" / "audit.json", '"no_action_success"', '"nothing"')
     printed = script("compare", "same", str(trained / "run"), folder=tmp_path, rc=2)
-    assert "run: same has an audit.json that was edited" in printed
+    assert "run: same has an audit.json with figures that are no numbers" in printed
+    (tmp_path / "same" / "summary.json").unlink()
+    printed = script("compare", "same", str(trained / "run"), folder=tmp_path, rc=2)
+    assert "run: same is not finished; go on with train.py --resume same" in printed
     printed = script("compare", "run", str(trained / "run"), folder=tmp_path, rc=2)
     assert "error: episodes: run was scored with 7 and" in printed
 

@@ -14,7 +14,7 @@ import launch
 import presets
 import search
 from conftest import REPO, with_
-from her_jax import goal_set, memory
+from her_jax import goal_set, lock, memory
 from her_jax.errors import UserError
 
 pytest.importorskip("optuna")
@@ -36,6 +36,7 @@ def quick(monkeypatch):
             yield search.Point(20_000 * i, 10.0 * i, best * i / 8)
 
     monkeypatch.setattr(search, "learning_curve", curve)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # other tests go on with theirs
     return seen
 
 
@@ -53,6 +54,33 @@ def test_a_study_is_written_as_it_goes_and_continued(quick, tmp_path):
     for trial in again:
         top = 0.9 if trial.values["agent.layer_norm"] else 0.3
         assert trial.final == top and trial.env_steps == 160_000
+
+
+def test_a_trial_that_was_cut_short_is_left_out(quick, tmp_path):
+    out = tmp_path / "study.csv"
+    search.main("fetch-push", trials=2, out=out)
+    whole, first = out.read_bytes(), search.read(out, PUSH)[0]
+    for lost in (1, 30):
+        out.write_bytes(whole[:-lost])
+        assert search.read(out, PUSH) == [first]
+        assert out.read_bytes() == whole[: whole[:-1].rfind(b"\n") + 1]
+    search.main("fetch-push", trials=1, out=out)
+    assert len(search.read(out, PUSH)) == 2
+
+
+def test_one_process_at_a_time_writes_a_study(quick, tmp_path):
+    out = tmp_path / "study.csv"
+    out.touch()
+    with lock.alone(out), pytest.raises(UserError, match="another process writes to"):
+        search.main("fetch-push", trials=1, out=out)
+    assert not quick
+
+
+def test_a_budget_without_an_epoch_is_refused(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "learning_curve", lambda *_: iter(()))
+    with pytest.raises(UserError, match="train_s: the preset ended no epoch within 2 s"):
+        search.main("fetch-push", trials=3, train_s=2.0, out=tmp_path / "study.csv")
+    assert (tmp_path / "study.csv").read_text() == ""
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import sweep
 import table
 import train
 from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, script, with_
-from her_jax import group, lock, metrics, relabel
+from her_jax import group, lock, memory, metrics, relabel
 from her_jax.audit import record
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -177,6 +177,39 @@ def test_a_sweep_keeps_its_plugin_and_goes_on_from_anywhere(tmp_path, monkeypatc
     assert len(grouping.alike([run, other])) == 2
     relabel.forget()
     assert set(relabel.AUDITED_AS) == set(relabel.STRATEGIES) >= {"future", "none"}
+
+
+def test_what_could_not_begin_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    (tmp_path / "soon.py").write_text(SOON)
+    monkeypatch.chdir(tmp_path)
+    words = ["fetch-reach", *TINY, "--out", "s"]
+    for more, free, message in (
+        (["--eval-episodes", "1000000000"], 10**9, "episodes: 1000000000 are more than memory"),
+        (["--grid", "k=4,8"], 10, "capacity: 4 episodes need"),
+        (["--plugin", "soon.py", "--grid", "k=4,8"], 10**9, "plugin: soon.py registers soon, and"),
+    ):
+        monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
+        with pytest.raises(UserError, match=message):
+            command(monkeypatch, *words, *more)
+        assert not (tmp_path / "s").exists()
+    relabel.forget()
+
+
+def test_a_setting_that_cannot_run_leaves_the_others(swept, tmp_path, monkeypatch):
+    """One that memory holds no more when its turn has come, say."""
+    folder = shutil.copytree(swept, tmp_path / "s")
+    groups, asked = sweep.reopen(folder)[1], []
+    for runs in groups:
+        (runs[0].folder / metrics.SUMMARY).unlink()
+
+    def fit(runs, _):
+        asked.append(runs)
+        raise UserError(f"capacity: {len(asked)}")
+
+    monkeypatch.setattr(group, "fit", fit)
+    with pytest.raises(UserError, match=f"{len(groups)} runs have stopped; the first: capacity: 1"):
+        command(monkeypatch, "--resume", str(folder))
+    assert len(asked) == len(groups) > 1
 
 
 def interrupted(*_):

@@ -13,7 +13,7 @@ from her_envs import bitflip
 from her_envs.bitflip import BitFlipEnv
 from her_envs.fetch import model as scenes
 from her_envs.fetch.env import FetchEnv, FetchState
-from her_envs.fetch.tasks import DISTANCE_THRESHOLD, HORIZON, TASKS
+from her_envs.fetch.tasks import DISTANCE_THRESHOLD, TASKS
 from her_envs.physics.base import Physics
 from her_envs.physics.mjx import GRAPH_MODES, IMPLEMENTATIONS, NCONMAX, NJMAX, Mjx, require_options
 from her_envs.physics.native import Native
@@ -94,8 +94,6 @@ def make(
         _refuse_unused(name, of_fetch)
         return BitFlipEnv(n)
     _refuse_unused(name, {"n": n})
-    if action_repeat < 1 or HORIZON % action_repeat:
-        raise UserError(f"action_repeat: {action_repeat} does not divide {HORIZON}; try 2")
     if name not in TOLERANCES[tolerance]:
         raise UserError(f"tolerance: {tolerance!r} is not defined for {name}; choose v4")
     scene = scenes.scene(TASKS[name], model)

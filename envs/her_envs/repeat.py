@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from her_jax.errors import UserError
 from her_jax.types import CostSpec, EnvState, GoalEnv, GoalSpec, Key, RewardPair, Start
 
 
@@ -25,13 +26,21 @@ class Repeated:
     breaks in any of them, the observation of the last is not a number.
 
     Attributes:
-      env: the environment; its horizon is a multiple of `times`, and its states have `replace`, as
-        those of `flax.struct` have.
-      times: steps for which an action is held.
+      env: the environment; its states have `replace`, as those of `flax.struct` have.
+      times: steps for which an action is held; they divide the environment's horizon.
+
+    Raises:
+      UserError: if they do not.
     """
 
     env: GoalEnv
     times: int
+
+    def __post_init__(self) -> None:
+        if self.times < 1 or self.env.horizon % self.times:
+            raise UserError(
+                f"action_repeat: {self.times} does not divide {self.env.horizon}; try 2"
+            )
 
     @property
     def name(self) -> str:

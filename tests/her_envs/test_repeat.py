@@ -49,6 +49,12 @@ def test_a_held_action_is_that_many_steps():
     assert episode.action.shape == (4, 2) and episode.achieved_goal.shape == (5, 2)
 
 
+@pytest.mark.parametrize("times", [0, 5])
+def test_what_does_not_divide_an_episode_is_refused(times):
+    with pytest.raises(UserError, match=f"action_repeat: {times} does not divide 12"):
+        Repeated(PointEnv(horizon=12), times)
+
+
 def test_contacts_dropped_in_any_of_the_steps_count():
     class Dropping(PointEnv):
         """In the second step alone."""

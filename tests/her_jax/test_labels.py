@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from flax import struct
 
-from conftest import LEARNING, ddpg, with_
+from conftest import LEARNING, ddpg
 from her_jax import evaluate, goal_set, train
 from her_jax.agents.ddpg import DDPG
 from her_jax.audit import labels, record
@@ -96,8 +96,7 @@ def paid_for_the_current_state() -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "replayed", replayed)
-        env, agent = PointEnv(), DDPG(ddpg(LEARNING), 2)
-        return audited(env, agent, LEARNING, trained(env, agent, LEARNING))
+        return audited(PointEnv(), *healthy()[1:])  # an environment of its own, audited anew
 
 
 def nearer_goals() -> Any:
@@ -194,15 +193,22 @@ def test_policies_of_a_record_are_told_apart():
 
 def test_an_untrained_run_is_not_accused_but_warned_of():
     """Moves and covers, and has learned nothing: no label explains that."""
-    config = with_(LEARNING, random_action_probability=1.0, updates_per_cycle=1)
-    env, agent = PointEnv(), DDPG(ddpg(config), 2)
-    audit = audited(env, agent, config, trained(env, agent, config))
+    env, agent, config, state = healthy()
+    state = state.replace(learner=train.init(env, agent, config, jax.random.key(1)).learner)
+    audit = audited(env, agent, config, state)
     assert audit.failure_labels == {}
     unexplained = "low success that no label explains; "
     assert unexplained + "perhaps it needs more training" in audit.warnings
-    without = with_(config, strategy="none")
-    audit = audited(env, agent, without, trained(env, agent, without))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "compute", without_hindsight)
+        audit = audited(env, agent, config, state)
     assert unexplained + "no hindsight goal is replayed" in audit.warnings
+
+
+def without_hindsight(*of_a_run: Any, compute=record.compute) -> Any:
+    """What an audit measures, had no goal been relabelled."""
+    measured = compute(*of_a_run)
+    return measured._replace(numbers=measured.numbers | {"hindsight_ratio": jnp.zeros(())})
 
 
 def test_another_tolerance_is_a_mismatch():

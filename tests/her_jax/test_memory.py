@@ -14,24 +14,24 @@ from toy import PointEnv
 def test_buffer_that_does_not_fit_is_refused_with_its_size(toy, config, tmp_path):
     huge = with_(config, capacity=4 * 10**12)
     with pytest.raises(UserError, match=r"capacity: 4000000000000 episodes need \d+\.\d GB"):
-        Run(toy, huge, tmp_path / "r", SILENT)
+        Run(toy, huge, tmp_path / "r", SILENT).start()
     assert not (tmp_path / "r").exists()
 
 
-def test_largest_buffer_that_fits_is_named(toy, config, tmp_path, monkeypatch):
+def test_largest_buffer_that_fits_is_named(toy, config, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 100_000)
     with pytest.raises(UserError, match="at most") as error:
-        Run(toy, with_(config, capacity=40_000), tmp_path / "r", SILENT)
+        memory.require(toy, with_(config, capacity=40_000))
     fits = int(str(error.value).split("at most ")[1].split()[0])
-    Run(toy, with_(config, capacity=fits), tmp_path / "r", SILENT)
+    memory.require(toy, with_(config, capacity=fits))
     with pytest.raises(UserError, match="at most"):
-        Run(toy, with_(config, capacity=fits + 4), tmp_path / "r", SILENT)
+        memory.require(toy, with_(config, capacity=fits + 4))
 
 
 def test_simulations_that_do_not_fit_are_refused_before_anything_is_compiled(config, tmp_path):
     greedy = PointEnv(bytes_per_env=10**12)
     with pytest.raises(UserError, match="num_envs: 4 simulations of 1000000000 kB need"):
-        Run(greedy, config, tmp_path / "r", SILENT)
+        Run(greedy, config, tmp_path / "r", SILENT).start()
     with pytest.raises(UserError, match="num_envs: 4 simulations for each of 3 agents of"):
         memory.require(greedy, config, playing=3)
     small = PointEnv(bytes_per_env=1000)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import SILENT, ddpg, same
-from her_jax import agents, policy
+from her_jax import agents, memory, policy
 from her_jax.config import AGENTS
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -47,6 +47,11 @@ def test_a_run_that_lost_its_checkpoint_acts_as_before(toy, config, finished, al
     points = jax.random.normal(jax.random.key(0), (5, 2))
     obs = GoalObs(points, points, points + 1)
     np.testing.assert_array_equal(opened.act(restored, obs), opened.act(state, obs))
+
+
+def test_playing_needs_no_room_for_what_training_stores(toy, config, alone, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10)
+    assert Run(toy, config, alone, SILENT).restore_policy()[0] == 4
 
 
 def test_numpy_reads_the_parameters(finished):

@@ -1,8 +1,9 @@
 """Safety costs of the Fetch tasks: measured after every step, never part of the reward.
 
 Contacts are read from the simulator's contact sensors at the end of the step; what happens between
-two steps, 40 ms apart, is not seen. In PickAndPlace all readings, as in the original, are those
-before the last of the step's 20 substeps.
+two steps, 40 ms apart, is not seen. In PickAndPlace contacts and positions of bodies, as in the
+original, are those before the last of the step's 20 substeps, while joint velocities, and so the
+gripper's speed, are those after it.
 
 The original's starting pose of FetchPush and FetchSlide presses the gripper into the table: doing
 nothing, the force is 3.9 (FetchSlide 4.5) kN after the first step and 0.1 kN after the fifth. A

@@ -197,12 +197,12 @@ class FetchEnv:
     def reward(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> jax.Array:
         """0 within the tolerance, boundary included, else -1; [..., 3], [..., 3] -> [...].
 
-        With `dense`, the negative distance in metres.
+        A simulation that broke is not within it. With `dense`, the negative distance in metres.
         """
         squared = _squared_distance(achieved_goal, desired_goal)
         if self.dense:
             return -jnp.sqrt(squared)
-        return -(squared > self._squared_tolerance).astype(jnp.float32)
+        return (squared <= self._squared_tolerance).astype(jnp.float32) - 1.0
 
     def success(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> jax.Array:
         """Whether the distance is below the tolerance, boundary excluded as in the original."""
