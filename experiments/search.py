@@ -348,7 +348,8 @@ def read(path: Path, origin: Origin) -> list[Trial]:
             if lines.fieldnames is not None and list(lines.fieldnames) != columns:
                 raise ValueError(f"its columns are not {', '.join(columns)}")
             rows = list(lines)
-            if rows and (cut := _cut_short(path)) is not None:
+            cut = _cut_short(path)
+            if cut is not None and rows:
                 rows.pop()
             trials = [
                 Trial(
@@ -379,7 +380,7 @@ def read(path: Path, origin: Origin) -> list[Trial]:
 def _cut_short(path: Path) -> int | None:
     """Where a last line without its end begins, in bytes; None if all lines are whole."""
     content = path.read_bytes()
-    return None if content.endswith(b"\n") else content.rfind(b"\n") + 1
+    return None if content[-1:] in (b"", b"\n") else content.rfind(b"\n") + 1
 
 
 def append(path: Path, origin: Origin, trial: Trial) -> None:

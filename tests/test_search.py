@@ -66,6 +66,8 @@ def test_a_trial_that_was_cut_short_is_left_out(quick, tmp_path):
         assert out.read_bytes() == whole[: whole[:-1].rfind(b"\n") + 1]
     search.main("fetch-push", trials=1, out=out)
     assert len(search.read(out, PUSH)) == 2
+    out.write_bytes(whole.partition(b"\n")[0])  # a header alone
+    assert search.read(out, PUSH) == [] and out.read_bytes() == b""
 
 
 def test_one_process_at_a_time_writes_a_study(quick, tmp_path):
