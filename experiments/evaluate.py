@@ -56,9 +56,7 @@ def main(
         del state  # and with it the goal buffer
     else:
         epoch, acting = opened.restore_policy()
-    with launch.waiting(
-        f"compiling, then playing {held_out.episodes:,} goals, with the policy and doing nothing"
-    ):
+    with launch.waiting(f"compiling, then playing {held_out.episodes:,} goals twice"):
         outcome = jax.device_get(jax.jit(opened.evaluate)(acting, held_out.starts))
         floor = opened.floor(held_out)
     reached = int(outcome.success.sum())

@@ -268,7 +268,7 @@ def waiting(what: str) -> Iterator[None]:
         yield
         return
     columns = TextColumn("{task.description} ..."), SpinnerColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=status) as shown:
+    with Progress(*columns, console=status, redirect_stdout=False) as shown:
         shown.add_task(what, total=None)
         yield
 

@@ -23,6 +23,7 @@ import importlib
 import math
 import os
 import random
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -115,6 +116,10 @@ class Point(NamedTuple):
     success: float
 
 
+_WHOLE = re.compile(rf"[0-9a-f]{{40}}(\+changes)?|{provenance.UNKNOWN}")
+"""The commit, a line's last figure."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """One line of a study.
@@ -202,11 +207,8 @@ def main(
         study, optuna = _study(done, origin, start)
         for number in range(trials):
             asked = study.ask(distributions(optuna, origin.space))
-            trial = run_trial(configured(base, asked.params), asked.params, origin)
-            if train_s and not (done or number or trial.env_steps):
-                raise UserError(
-                    f"train_s: the preset ended no epoch within {train_s:g} s; give more seconds"
-                )
+            is_preset = not (done or number)
+            trial = run_trial(configured(base, asked.params), asked.params, origin, is_preset)
             study.tell(asked, trial.score)
             with launch.writing("out", out):
                 append(out, origin, trial)
@@ -218,8 +220,14 @@ def main(
     launch.report({"best": study.best_params, "score": study.best_value, "study": str(out)})
 
 
-def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
-    """Trains once; settings that memory cannot hold score 0."""
+def run_trial(
+    config: Config, values: dict[str, Any], origin: Origin, is_preset: bool = False
+) -> Trial:
+    """Trains once; settings that memory cannot hold score 0.
+
+    Raises:
+      UserError: if the preset ends no epoch within the seconds.
+    """
     began = time.perf_counter()
     points: list[Point] = []
     try:
@@ -227,7 +235,13 @@ def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
     except UserError as error:
         launch.console.print(f"not trained: {error}", markup=False)
     else:
-        points = _points(config, origin)
+        found = _points(config, origin)
+        if is_preset and found == []:
+            seconds = f"{origin.budget_s:g} s"
+            raise UserError(
+                f"train_s: the preset ended no epoch within {seconds}; give more seconds"
+            )
+        points = found or []
     last = points[-1] if points else Point(0, 0.0, 0.0)
     return Trial(
         values=values,
@@ -239,8 +253,8 @@ def run_trial(config: Config, values: dict[str, Any], origin: Origin) -> Trial:
     )
 
 
-def _points(config: Config, origin: Origin) -> list[Point]:
-    """The learning curve; without a point if the device runs out of memory, even late."""
+def _points(config: Config, origin: Origin) -> list[Point] | None:
+    """The learning curve; None if the device runs out of memory, even late."""
     try:
         return list(learning_curve(config, origin.episodes, origin.budget_s))
     except jax.errors.JaxRuntimeError as error:
@@ -248,7 +262,7 @@ def _points(config: Config, origin: Origin) -> list[Point]:
             raise
         reason = str(error).partition("\n")[0]
         launch.console.print(f"not trained to the end: {reason}", markup=False)
-        return []
+        return None
 
 
 def mean_success(points: Sequence[Point], budget_s: float) -> float:
@@ -340,7 +354,7 @@ def read(path: Path, origin: Origin) -> list[Trial]:
         return []
     space = origin.space
     columns = [*Origin._fields, *space, *_OUTCOMES]
-    cut = None
+    cut, unended = None, False
     by_text = {name: {str(value): value for value in values} for name, values in space.items()}
     try:
         with path.open(newline="") as file:
@@ -349,8 +363,11 @@ def read(path: Path, origin: Origin) -> list[Trial]:
                 raise ValueError(f"its columns are not {', '.join(columns)}")
             rows = list(lines)
             cut = _cut_short(path)
-            if cut is not None and rows:
+            _require_origin(rows, origin, path)
+            if cut is not None and rows and not _WHOLE.fullmatch(rows[-1]["commit"] or ""):
                 rows.pop()
+            elif cut is not None and rows:  # it lacks nothing but its end
+                cut, unended = None, True
             trials = [
                 Trial(
                     {name: by_text[name][row[name]] for name in space},
@@ -364,17 +381,25 @@ def read(path: Path, origin: Origin) -> list[Trial]:
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"out: {path} is no study of this space ({error}); name another") from None
-    for row in rows:
-        for name, value in origin._asdict().items():
-            if row[name] != str(value):
-                option = {"budget": "env_steps", "budget_s": "train_s"}.get(name, name)
-                raise UserError(
-                    f"out: {path} is a study with {option} {row[name]}, not {value}; name another"
-                )
+    if unended:
+        with path.open("a") as file:
+            file.write("\n")
     if cut is not None:
         os.truncate(path, cut)
         launch.status.print(f"{path}: a trial that was cut short is left out", markup=False)
     return trials
+
+
+def _require_origin(rows: list[dict[str, str]], origin: Origin, path: Path) -> None:
+    """Refuses trials of another study; of one that was cut short, by what is there of it."""
+    for row in rows:
+        later = list(row.values())[1:]
+        for (name, value), after in zip(origin._asdict().items(), later, strict=False):
+            if after is not None and row[name] != str(value):
+                option = {"budget": "env_steps", "budget_s": "train_s"}.get(name, name)
+                raise UserError(
+                    f"out: {path} is a study with {option} {row[name]}, not {value}; name another"
+                )
 
 
 def _cut_short(path: Path) -> int | None:

@@ -92,7 +92,7 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
 
 
 def require(runs: Sequence[Run], batch: str = "auto") -> None:
-    """Refuses runs that `fit` could not begin, before anything is written or compiled.
+    """Refuses runs that memory or the held-out goals do not allow, before anything is written.
 
     Args:
       runs: equal in all settings but the seed, none of them begun.

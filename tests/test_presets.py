@@ -59,7 +59,7 @@ def test_prefixes_may_be_written_or_left_out():
             "fetch-push --priority speed",
             "priority: 'speed' is unknown; choose one of",
         ),
-        ("fetch-push --action-repeat 3", "action_repeat: 3 does not divide 50; try 2"),
+        ("fetch-push --action-repeat 3", "action_repeat: 3 does not divide 50; try 1"),
         ("fetch-push --goal two", "goal: 'two' is unknown; choose one of many, single"),
         ("fetch-push --n-step 0", "n_step: 0 is not positive"),
         ("fetch-push --strategy soon", "strategy: 'soon' is unknown; choose one of future"),

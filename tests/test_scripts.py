@@ -299,8 +299,12 @@ def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatc
 
     monkeypatch.setattr(launch, "open_run", open_run)
     monkeypatch.setattr(launch, "report", printed.append)
+    said: list[str] = []
+    monkeypatch.setattr(launch.status, "print", lambda text, **_: said.append(text))
     main = runpy.run_path(str(REPO / "experiments" / "evaluate.py"))["main"]
     main(Path("r"), episodes=4, physics="warp")
+    assert "success 0.250 at the last step on 4" in said[-1]
+    assert said[-1].endswith("95 % interval 0.046 to 0.699")
     assert opened == [(Path("r"), "warp")]
     assert printed[0]["requested_goal_success"] == 0.25
     assert printed[0]["requested_goal_success_interval"] == pytest.approx([0.046, 0.699], abs=1e-3)

@@ -60,12 +60,18 @@ def test_a_trial_that_was_cut_short_is_left_out(quick, tmp_path):
     out = tmp_path / "study.csv"
     search.main("fetch-push", trials=2, out=out)
     whole, first = out.read_bytes(), search.read(out, PUSH)[0]
-    for lost in (1, 30):
+    out.write_bytes(whole[:-1])  # as an editor may leave it
+    assert len(search.read(out, PUSH)) == 2 and out.read_bytes() == whole
+    for lost in (5, 30):
         out.write_bytes(whole[:-lost])
         assert search.read(out, PUSH) == [first]
         assert out.read_bytes() == whole[: whole[:-1].rfind(b"\n") + 1]
     search.main("fetch-push", trials=1, out=out)
     assert len(search.read(out, PUSH)) == 2
+    out.write_bytes(whole[:-60])
+    with pytest.raises(UserError, match="study with task FetchPush"):
+        search.read(out, SLIDE)
+    assert out.read_bytes() == whole[:-60]
     out.write_bytes(whole.partition(b"\n")[0])  # a header alone
     assert search.read(out, PUSH) == [] and out.read_bytes() == b""
 
@@ -76,6 +82,15 @@ def test_one_process_at_a_time_writes_a_study(quick, tmp_path):
     with lock.alone(out), pytest.raises(UserError, match="another process writes to"):
         search.main("fetch-push", trials=1, out=out)
     assert not quick
+
+
+def test_a_preset_without_memory_scores_nothing(quick, tmp_path, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(search, "learning_curve", full)
+    search.main("fetch-push", trials=1, train_s=80.0, out=tmp_path / "study.csv")
+    assert [trial.score for trial in search.read(tmp_path / "study.csv", FAST)] == [0.0]
 
 
 def test_a_budget_without_an_epoch_is_refused(quick, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ class Repeated:
     def __post_init__(self) -> None:
         if self.times < 1 or self.env.horizon % self.times:
             raise UserError(
-                f"action_repeat: {self.times} does not divide {self.env.horizon}; try 2"
+                f"action_repeat: {self.times} does not divide {self.env.horizon}; try 1"
             )
 
     @property
