@@ -232,10 +232,8 @@ def main(
       smoke: A tiny run that only shows that everything works.
       out: Results file; default runs/benchmarks/accelerator.json.
     """
-    if not smoke and jax.default_backend() == "cpu":
-        raise UserError("device: JAX sees no accelerator; install it for one, or give --smoke")
     if not smoke and jax.default_backend() != "gpu":
-        raise UserError("device: Warp, which most parts are of, needs an NVIDIA GPU")
+        raise UserError("device: JAX sees no NVIDIA GPU; install it for one, or give --smoke")
     (task,) = harness.fetch_tasks((task,))
     harness.require_positive(worlds=min(worlds, default=0))
     if smoke:
@@ -273,6 +271,9 @@ def main(
     def file_of(name: str, physics: str) -> Path:
         return path.with_name(f"{path.stem}-{name}-{physics}-{policy.FILE}")
 
+    def success_on(physics: str) -> str:
+        return f"success of the policy of {task} trained on {physics}"
+
     def transfer(physics: str) -> None:
         def measure() -> dict[str, Any]:
             config, goals = preset(task, physics, smoke), 2 if smoke else end_to_end.GOALS
@@ -283,8 +284,7 @@ def main(
 
         trained = f"training of {task} on {physics}"
         if any(row["part"] == trained and "result" in row for row in report.rows):
-            name = f"success of the policy of {task} trained on {physics}"
-            report.part(name, measure, KERNELS_S)
+            report.part(success_on(physics), measure, KERNELS_S)
 
     def parts(physics: str) -> None:
         config = preset(task, physics, smoke)
@@ -334,8 +334,8 @@ def main(
             throughput(task, count, contestant)
     report.postponed()
     for physics in ("warp", "native"):  # of which a training may only now have ended
-        name = f"success of the policy of {task} trained on {physics}"
-        if not any(row["part"] == name and "error" in row for row in report.rows):
+        part = success_on(physics)
+        if not any(row["part"] == part and "error" in row for row in report.rows):
             transfer(physics)
     report.derive("what a step costs", costs(report.rows))
 

@@ -72,6 +72,9 @@ VALIDATION_SEED = 1
 _OUTCOMES = ("score", "final", "env_steps", "seconds", "commit")
 """Columns of a study beside the settings and what it is of."""
 
+_COMMIT = re.compile(rf"[0-9a-f]{{40}}(\+changes)?|{provenance.UNKNOWN}")
+"""A whole commit, the last figure of a line."""
+
 
 class Origin(NamedTuple):
     """What a study is of; trials of others cannot be compared with its own.
@@ -114,10 +117,6 @@ class Point(NamedTuple):
     env_steps: int
     train_s: float
     success: float
-
-
-_WHOLE = re.compile(rf"[0-9a-f]{{40}}(\+changes)?|{provenance.UNKNOWN}")
-"""The commit, a line's last figure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,7 +353,6 @@ def read(path: Path, origin: Origin) -> list[Trial]:
         return []
     space = origin.space
     columns = [*Origin._fields, *space, *_OUTCOMES]
-    cut, unended = None, False
     by_text = {name: {str(value): value for value in values} for name, values in space.items()}
     try:
         with path.open(newline="") as file:
@@ -362,32 +360,22 @@ def read(path: Path, origin: Origin) -> list[Trial]:
             if lines.fieldnames is not None and list(lines.fieldnames) != columns:
                 raise ValueError(f"its columns are not {', '.join(columns)}")
             rows = list(lines)
-            cut = _cut_short(path)
-            _require_origin(rows, origin, path)
-            if cut is not None and rows and not _WHOLE.fullmatch(rows[-1]["commit"] or ""):
-                rows.pop()
-            elif cut is not None and rows:  # it lacks nothing but its end
-                cut, unended = None, True
-            trials = [
-                Trial(
-                    {name: by_text[name][row[name]] for name in space},
-                    float(row["score"]),
-                    float(row["final"]),
-                    int(row["env_steps"]),
-                    float(row["seconds"]),
-                    row["commit"],
-                )
-                for row in rows
-            ]
+        _require_origin(rows, origin, path)
+        if _was_cut_short(path) and rows:
+            rows.pop()
+        return [
+            Trial(
+                {name: by_text[name][row[name]] for name in space},
+                float(row["score"]),
+                float(row["final"]),
+                int(row["env_steps"]),
+                float(row["seconds"]),
+                row["commit"],
+            )
+            for row in rows
+        ]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"out: {path} is no study of this space ({error}); name another") from None
-    if unended:
-        with path.open("a") as file:
-            file.write("\n")
-    if cut is not None:
-        os.truncate(path, cut)
-        launch.status.print(f"{path}: a trial that was cut short is left out", markup=False)
-    return trials
 
 
 def _require_origin(rows: list[dict[str, str]], origin: Origin, path: Path) -> None:
@@ -402,10 +390,18 @@ def _require_origin(rows: list[dict[str, str]], origin: Origin, path: Path) -> N
                 )
 
 
-def _cut_short(path: Path) -> int | None:
-    """Where a last line without its end begins, in bytes; None if all lines are whole."""
-    content = path.read_bytes()
-    return None if content[-1:] in (b"", b"\n") else content.rfind(b"\n") + 1
+def _was_cut_short(path: Path) -> bool:
+    """Whether the last line was cut short and is off the file now; one whose end lacks gets it."""
+    before, newline, last = path.read_text().rpartition("\n")
+    if not last:
+        return False
+    if _COMMIT.fullmatch(last.rpartition(",")[2]):
+        with path.open("a") as file:
+            file.write("\n")
+        return False
+    os.truncate(path, len((before + newline).encode()))
+    launch.status.print(f"{path}: a trial that was cut short is left out", markup=False)
+    return True
 
 
 def append(path: Path, origin: Origin, trial: Trial) -> None:

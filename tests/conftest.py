@@ -45,8 +45,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING_S)
 
 SILENT = Console(quiet=True)
 
-LONG = {"test_agents", "test_fetch", "test_group", "test_labels", "test_mjx", "test_requirements"}
-LONG |= {"test_runner", "test_train"}
+LONG = {
+    *("test_agents", "test_fetch", "test_group", "test_labels", "test_mjx"),
+    *("test_requirements", "test_runner", "test_train"),
+}
 """Files below this folder that take longest."""
 
 SCRIPT_ENVIRONMENT = os.environ | {

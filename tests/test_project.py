@@ -184,7 +184,7 @@ def test_benchmarks_run(words, tmp_path):
     name, *options = words.split()
     out = tmp_path / "out.json"
     options += ["--smoke", "--out", str(out)]
-    if name in ("replay", "fidelity") or words == "end_to_end fetch-slide --transfer native":
+    if name in ("replay", "fidelity", "end_to_end"):
         script(f"benchmarks/{name}", *options, folder=tmp_path)
     else:  # which start processes, or set up JAX before it has made an array
         done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import runpy
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 import her_envs
 import launch
@@ -311,6 +313,15 @@ def test_evaluate_prints_the_last_step_first_on_the_physics_asked_for(monkeypatc
     assert printed[0]["requested_goal_success_any_step"] == 0.5
     assert printed[0]["no_action_success"] == 0.0 and printed[0]["epoch"] == 3
     assert printed[0]["goals_of_stored_episodes"] is None  # without a checkpoint
+
+
+def test_a_terminal_shows_a_clock_that_fits(monkeypatch, capsys):
+    shown = io.StringIO()
+    monkeypatch.setattr(launch, "status", Console(file=shown, force_terminal=True, width=80))
+    with launch.waiting("compiling, then playing 1,000 goals twice"):
+        print("a result")
+    assert "twice ..." in shown.getvalue() and "0:00:00" in shown.getvalue()
+    assert capsys.readouterr().out == "a result\n" and "a result" not in shown.getvalue()
 
 
 def test_every_setting_reaches_the_environment(monkeypatch):

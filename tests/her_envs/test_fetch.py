@@ -330,11 +330,9 @@ def test_missing_package_and_missing_meshes_say_what_to_install(monkeypatch, tmp
 
 
 def test_restored_readings_are_of_the_restored_states():
-    """Contact sensors too, whatever the same simulations held before."""
+    """Contact sensors too, whatever the same simulations held before; the hand is on the table."""
     env = fetch("FetchPush")
-    state = fetch_reset("FetchPush")(
-        jax.random.split(jax.random.key(0), COUNT)
-    )  # hand on the table
+    state = fetch_reset("FetchPush")(jax.random.split(jax.random.key(0), COUNT))
     rows = native.floats(np.asarray(state.physics.row))
     lifted = rows.copy()
     lifted[:, 1 + int(env.physics.scene.model.joint("robot0:slide2").qposadr[0])] += 0.2
