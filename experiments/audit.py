@@ -90,7 +90,7 @@ def audit_run(run: Run) -> bool:
         goals = goal_set.standard(run.env, run.config.train.eval_episodes)
         with launch.waiting("compiling, then auditing"):
             built = run.audit(state, about, goals)
-        simulated = record.physics(run.env, run.judge, run.config)
+        simulated = record.physics(run.judge, run.config)
         record.refresh_summary(run.folder, built, simulated)
     test = built.reward_recompute_test
     launch.report(
@@ -165,7 +165,7 @@ def _summary_differences(
     recomputed = record.for_summary(rebuilt) | {
         "task": config.env.task,
         "seed": config.seed,
-        **record.physics(run.env, run.judge, config),
+        **record.physics(run.judge, config),
         "reward": config.env.reward,
         "env_steps": env_steps,
         "updates": epoch * config.train.cycles_per_epoch * config.train.updates_per_cycle,

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import her_envs
+from her_envs import bitflip
 from her_jax import metrics, relabel
 from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
@@ -134,7 +135,7 @@ def _unwrapped(words: Sequence[str]) -> Iterator[None]:
 
 
 def bind(config: Config, folder: Path) -> Run:
-    """A run of `config` in `folder`, its environments made."""
+    """A run of `config` in `folder`, its environments made, to train it."""
     keep_programs()
     env, judge = make_envs(config.env)
     return Run(env, config, folder, console, judge)
@@ -146,15 +147,24 @@ def make_envs(settings: EnvConfig) -> tuple[GoalEnv, GoalEnv]:
     Raises:
       UserError: if a setting is unknown.
     """
-    require_judge("scored_on", settings.scored_on)
     env = make_env(settings)
-    if env.simulator is None and settings.scored_on != EnvConfig.scored_on:
+    judging = _judging(settings)
+    return env, env if judging == settings else make_env(judging)
+
+
+def _judging(settings: EnvConfig) -> EnvConfig:
+    """The settings of the environment that scores.
+
+    Raises:
+      UserError: if its physics cannot, or nothing is simulated.
+    """
+    require_judge("scored_on", settings.scored_on)
+    if settings.task == bitflip.NAME and settings.scored_on != EnvConfig.scored_on:
         raise UserError(
             f"scored_on: {settings.scored_on!r} has no meaning in {settings.task}, "
             "where nothing is simulated; leave it out"
         )
-    judging = dataclasses.replace(settings, physics=settings.scored_on, model="stock")
-    return env, env if judging == settings else make_env(judging)
+    return dataclasses.replace(settings, physics=settings.scored_on, model="stock")
 
 
 def require_judge(option: str, physics: str) -> None:
@@ -230,7 +240,9 @@ def load_plugin(path: str) -> None:
 
 
 def open_run(folder: Path, scored_on: str | None = None) -> Run:
-    """The run that lives in `folder`.
+    """The run that lives in `folder`, to look at: with the environment that scores alone.
+
+    So it opens where the physics that it was trained on is not installed.
 
     Args:
       folder: of the run.
@@ -243,7 +255,9 @@ def open_run(folder: Path, scored_on: str | None = None) -> Run:
     if scored_on is not None:
         env = dataclasses.replace(config.env, scored_on=scored_on)
         config = dataclasses.replace(config, env=env)
-    return bind(config, folder)
+    keep_programs()
+    judge = make_env(_judging(config.env))
+    return Run(judge, config, folder, console, judge)
 
 
 @contextlib.contextmanager

@@ -74,7 +74,8 @@ class Run:
 
         Args:
           env: the environment that `config.env` names; task, model, reward, tolerance and
-            repeated actions are believed.
+            repeated actions are believed. Only training asks for its physics: for all else the
+            judge may stand in.
           config: all settings.
           folder: where the run lives or will live.
           console: where progress is printed; standard output by default.
@@ -87,7 +88,7 @@ class Run:
         """
         if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
-        _require_environment(env, config.env.physics)
+        _require_environment(env)
         self.env, self.config, self.folder = env, config, Path(folder)
         trained, scored = (config.env.physics, config.env.model), (config.env.scored_on, "stock")
         if judge is None and trained != scored:
@@ -143,16 +144,18 @@ class Run:
             return self._loop(epoch, state, about, goals, Clock(about["wall_s"]))
 
     def prepare(self, buffers: int = 1, playing: int = 1) -> GoalSet:
-        """Tests memory and reward, and reads the held-out goals, before a write or a compile.
+        """Tests what a training needs, and reads the held-out goals, before a write or a compile.
 
         Args:
           buffers: goal buffers at a time.
           playing: agents that play at a time.
 
         Raises:
-          UserError: if as many goal buffers or simulations would not fit into free memory, the
-            reward fails its test, or there are too few held-out goals.
+          UserError: if the environment is of other physics than the settings say, as many goal
+            buffers or simulations would not fit into free memory, the reward fails its test, or
+            there are too few held-out goals.
         """
+        _require_physics(self.env, self.config.env.physics)
         memory.require(self.env, self.config, buffers, playing)
         reward.require(self.env)
         self.console.print(memory.plan(self.env, self.config, buffers, playing))
@@ -519,7 +522,7 @@ class Run:
         return {
             "task": self.config.env.task,
             "seed": self.config.seed,
-            **record.physics(self.env, self.judge, self.config),
+            **record.physics(self.judge, self.config),
             "env_steps": last["env_steps"],
             "updates": last["updates"],
             "wall_s": about["wall_s"],
@@ -596,23 +599,27 @@ def busy_s(line: Mapping[str, Any]) -> float:
     return line["train_s"] + line["eval_s"] + line["audit_s"]
 
 
-def _require_environment(env: GoalEnv, physics: str) -> None:
-    """Refuses an environment that lacks something, is of other physics or misnames its costs."""
+def _require_environment(env: GoalEnv) -> None:
+    """Refuses an environment that lacks something or misnames its costs."""
     lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not _has(env, name)]
     if lacking:
         raise UserError(
             f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
-        )
-    if env.simulator not in (None, physics):
-        raise UserError(
-            f"physics: {env.name} is simulated by {env.simulator!r}, not, as the settings say, by "
-            f"{physics!r}; give the environment that they name"
         )
     names = [spec.name for spec in env.cost_specs]
     if len(set(names)) < len(names) or any("success" in name.lower() for name in names):
         raise UserError(
             f"cost_specs: {', '.join(names)}: each needs a name of its own, and only figures on "
             "requested goals are called success; rename them"
+        )
+
+
+def _require_physics(env: GoalEnv, physics: str) -> None:
+    """Refuses to train in an environment of other physics."""
+    if env.simulator not in (None, physics):
+        raise UserError(
+            f"physics: {env.name} is simulated by {env.simulator!r}, not, as the settings say, by "
+            f"{physics!r}; give the environment that they name"
         )
 
 

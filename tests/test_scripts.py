@@ -29,6 +29,7 @@ from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, same, script
 from her_jax import evaluate, metrics, policy, relabel, train
 from her_jax.audit import record
 from her_jax.config import EnvConfig
+from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalObs
 
@@ -165,6 +166,24 @@ def test_what_one_physics_trained_another_scores(trained):
         script("evaluate", "warped", "--episodes", "4", "--physics", "warp", folder=trained)
     )
     assert told["evaluation"]["physics"] == "warp" and told["evaluation"]["episodes"] == 4
+
+
+def test_a_run_opens_where_the_physics_that_it_was_trained_on_is_missing(
+    trained, tmp_path, monkeypatch
+):
+    """To be looked at; training it asks for what is missing."""
+    copy_of(trained / "run", tmp_path, "config.json", '"physics": "native"', '"physics": "warp"')
+
+    def missing(*_):
+        raise UserError("physics: 'warp' is not installed")
+
+    monkeypatch.setattr(her_envs, "Mjx", missing)
+    opened = launch.open_run(tmp_path / "run")
+    assert opened.config.env.physics == "warp" and opened.env.simulator == "native"
+    with pytest.raises(UserError, match="physics: FetchPush is simulated by 'native', not"):
+        opened.resume()
+    with pytest.raises(UserError, match="not installed"):
+        launch.bind(opened.config, tmp_path / "run")
 
 
 def test_train_leaves_everything_in_the_run_folder(trained):

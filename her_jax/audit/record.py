@@ -216,17 +216,16 @@ def _goal_space(env: GoalEnv) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(spec) | boxes))  # tuples become lists
 
 
-def physics(env: GoalEnv, judge: GoalEnv, config: Config) -> dict[str, str]:
+def physics(judge: GoalEnv, config: Config) -> dict[str, str]:
     """What `summary.json` says of the physics that a run was trained and scored on.
 
     Args:
-      env: the environment of training.
-      judge: that which success is measured on.
+      judge: the environment that success is measured on.
       config: settings of the run.
     """
     return {
-        "physics": env.simulator or NO_PHYSICS,
-        "model": config.env.model if env.simulator else NO_PHYSICS,
+        "physics": config.env.physics if judge.simulator else NO_PHYSICS,
+        "model": config.env.model if judge.simulator else NO_PHYSICS,
         "scored_on": judge.simulator or NO_PHYSICS,
     }
 

@@ -379,10 +379,10 @@ def test_names_of_costs_are_checked_first(config, tmp_path, names):
 
 
 def test_physics_are_those_of_the_settings(config, tmp_path):
-    other = with_(config, physics="warp", scored_on="warp")
     reach = her_envs.make("FetchReach")
     with pytest.raises(UserError, match="physics: FetchReach is simulated by 'native', not"):
-        run(reach, other, tmp_path / "r")
+        Run(reach, with_(config, physics="warp"), tmp_path / "r", SILENT, judge=reach).start()
+    assert not (tmp_path / "r").exists()
     other = with_(config, scored_on="warp")
     with pytest.raises(UserError, match="judge: FetchReach is simulated by 'native', and"):
         Run(reach, other, tmp_path / "r", SILENT, judge=reach)
