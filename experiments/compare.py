@@ -14,7 +14,7 @@ import tyro
 
 import grouping
 import launch
-from her_jax import metrics, statistics
+from her_jax import statistics
 from her_jax.audit import record
 from her_jax.errors import UserError
 
@@ -29,9 +29,7 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
     if len(runs) < 2:
         raise UserError(f"runs: {len(runs)} given; name two or more run folders")
     for run in runs:
-        launch.require_folder(run)
-        if not (run / metrics.SUMMARY).is_file():
-            raise UserError(f"run: {run} is not finished; go on with train.py --resume {run}")
+        grouping.require_finished(run)
     records = {str(run): record.read(run) for run in runs}
     record.require_comparable(records)
     for run, audited in records.items():

@@ -11,7 +11,7 @@ from typing import Any
 import her_envs
 import launch
 from her_envs import bitflip
-from her_jax import metrics, statistics
+from her_jax import checkpoint, metrics, statistics
 from her_jax.config import AGENTS, Config
 from her_jax.errors import UserError
 from her_jax.runner import plugin_hash
@@ -245,6 +245,24 @@ def _is_empty(folder: Path) -> bool:
 def finished(runs: Sequence[Path]) -> list[Path]:
     """Those that have a summary."""
     return [run for run in runs if (run / metrics.SUMMARY).is_file()]
+
+
+def require_finished(run: Path) -> None:
+    """Refuses a run that has not ended.
+
+    Raises:
+      UserError: if it is no folder, or has no summary.
+    """
+    launch.require_folder(run)
+    if finished([run]):
+        return
+    if (run.parent / SWEEP).is_file():
+        advice = f"go on with sweep.py --resume {run.parent}"
+    elif checkpoint.latest(run) is not None:
+        advice = f"go on with train.py --resume {run}"
+    else:
+        advice = "leave it out, for it has no checkpoint to go on from"
+    raise UserError(f"run: {run} is not finished; {advice}")
 
 
 def column(run: Path, field: str) -> list[Any]:

@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import her_envs
 from her_envs import bitflip
-from her_jax import metrics, relabel
+from her_jax import memory, metrics, relabel
 from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run
@@ -63,10 +63,11 @@ def keep_programs() -> None:
 
 
 def guarded(main: Callable[[], None]) -> None:
-    """Runs a script; bad input ends it with one line on standard error and exit status 2."""
+    """Runs a script; what a user can mend ends it with one line on standard error and status 2."""
     set_xla_flags()
     try:
-        main()
+        with memory.exhaustible():
+            main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -255,12 +255,10 @@ def run_trial(
 def _points(config: Config, origin: Origin) -> list[Point] | None:
     """The learning curve; None if the device runs out of memory, even late."""
     try:
-        return list(learning_curve(config, origin.episodes, origin.budget_s))
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        reason = str(error).partition("\n")[0]
-        launch.console.print(f"not trained to the end: {reason}", markup=False)
+        with memory.exhaustible():
+            return list(learning_curve(config, origin.episodes, origin.budget_s))
+    except UserError as error:
+        launch.console.print(f"not trained to the end: {error}", markup=False)
         return None
 
 

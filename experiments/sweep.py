@@ -57,7 +57,7 @@ import plot
 import presets
 import train
 from her_envs import bitflip
-from her_jax import checkpoint, group, lock, metrics, provenance, relabel
+from her_jax import checkpoint, group, lock, memory, metrics, provenance, relabel
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
@@ -406,7 +406,8 @@ def fit(
     for number, (setting, runs) in enumerate(zip(sweep.settings, groups, strict=True), 1):
         launch.console.print(f"setting {number} of {len(groups)}: {setting.label}")
         try:
-            stopped = group.fit(runs, sweep.batch)
+            with memory.exhaustible():
+                stopped = group.fit(runs, sweep.batch)
         except UserError as error:  # the settings that follow may run
             stopped = {run.folder: str(error) for run in runs if not group.finished(run)}
             launch.console.print(f"stopped: {error}", markup=False)

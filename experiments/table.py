@@ -111,8 +111,7 @@ def _conditions(run: Path) -> dict[str, Any]:
     Raises:
       UserError: if the run is not finished, or of a version without costs.
     """
-    if not (run / metrics.SUMMARY).is_file():
-        raise UserError(f"run: {run} holds no {metrics.SUMMARY}; finish it with --resume")
+    grouping.require_finished(run)
     summary = grouping.summary(run, "wall_s", "distance_threshold")
     if not {"costs", "no_action_costs", "versions", "physics"} <= summary.keys():
         raise UserError(f"run: {run} is of an older version, without costs; train it again")

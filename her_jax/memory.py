@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -48,6 +50,25 @@ def require(env: GoalEnv, config: Config, buffers: int = 1, playing: int = 1) ->
             f"capacity: {capacity} episodes need {needed / 1e9:.1f} GB for {held} and "
             f"{free / 1e9:.1f} GB are free; at most {fits} episodes fit"
         )
+
+
+@contextlib.contextmanager
+def exhaustible() -> Iterator[None]:
+    """Says in one line that the device ran out of memory, which no plan foresees to the byte.
+
+    Raises:
+      UserError: in place of XLA's error inside.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"memory: the device ran out ({reason}); ask for fewer environments, a smaller "
+            "capacity or batch, or fewer goals"
+        ) from error
 
 
 def episode_bytes(env: GoalEnv) -> int:

@@ -173,7 +173,7 @@ def test_a_trial_that_does_not_fit_into_memory_scores_nothing(monkeypatch, origi
     monkeypatch.setattr(memory, "free_bytes", lambda: 8e9)
     preset = presets.load("tuned", "fetch-push")
     assert search.run_trial(preset, {}, origin).score == 0.0
-    assert "not trained to the end: RESOURCE" in capsys.readouterr().out
+    assert "not trained to the end: memory: the device ran out (RESOURCE" in capsys.readouterr().out
     huge = dataclasses.replace(
         preset, replay=dataclasses.replace(preset.replay, capacity=10**9)
     )  # refused before anything compiles

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -204,10 +205,13 @@ def test_a_setting_that_cannot_run_leaves_the_others(swept, tmp_path, monkeypatc
 
     def fit(runs, _):
         asked.append(runs)
+        if len(asked) == 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand much more")
         raise UserError(f"capacity: {len(asked)}")
 
     monkeypatch.setattr(group, "fit", fit)
-    with pytest.raises(UserError, match=f"{len(groups)} runs have stopped; the first: capacity: 1"):
+    first = rf"{len(groups)} runs have stopped; the first: memory: the device ran out \(RES\S+ Out"
+    with pytest.raises(UserError, match=first):
         command(monkeypatch, "--resume", str(folder))
     assert len(asked) == len(groups) > 1
 
@@ -511,7 +515,7 @@ def test_tables_of_the_readme_tell_the_settings_of_a_task_apart(tmp_path):
         lines = table.table([*runs[:2], other]).splitlines()[2:]
         assert [line.split(" | ")[1].startswith(label) for line in lines] == [True, True]
     (runs[0] / metrics.SUMMARY).unlink()
-    with pytest.raises(UserError, match="finish it with --resume"):
+    with pytest.raises(UserError, match="0 is not finished; leave it out"):
         table.table(runs)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from conftest import SILENT, with_
@@ -72,3 +74,11 @@ def test_a_containers_memory_limit_counts(monkeypatch, tmp_path):
     assert memory.free_bytes() == 2500
     (tmp_path / "memory.max").write_text("max\n")
     assert memory.free_bytes() > 10**8
+
+
+def test_a_device_that_runs_out_says_so_in_a_line():
+    told = r"^memory: the device ran out \(RESOURCE_EXHAUSTED[^\n]+$"
+    with pytest.raises(UserError, match=told), memory.exhaustible():
+        jnp.zeros(10**14).block_until_ready()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.exhaustible():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
