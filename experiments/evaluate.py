@@ -37,8 +37,6 @@ def main(
       physics: Backend to score on, e.g. "warp", to see whether the policy transfers; default what
         the run was scored on, "native" unless it was changed.
     """
-    if episodes is not None and episodes < 1:
-        raise UserError(f"episodes: {episodes} is not positive; try 1000")
     try:
         opened = launch.open_run(run, physics)
     except UserError as error:

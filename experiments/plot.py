@@ -9,7 +9,8 @@ labels are made of all settings that differ.
 `--against k` draws the best and the mean success of training over a setting instead of over time,
 as figure 6 of the HER paper does. `--table` prints the success at the end: median, interquartile
 mean (IQM) with its 95 % bootstrap interval, steps to a success of 0.90, and doing nothing. `--csv
-FILE` writes the curves as numbers, a line for each evaluation.
+FILE` writes the curves as numbers, a line for each evaluation; such a file, as
+`experiments/reference/sweeps` has them, is drawn in the place of its runs, or beside others.
 
 Without `--out` the picture of a single run or sweep goes into its folder, that of several into the
 current one.
@@ -19,9 +20,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from csv import DictWriter
+from csv import DictReader, DictWriter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -31,10 +32,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import grouping
+import her_envs
 import launch
 from grouping import Seeds
+from her_envs import bitflip
 from her_jax import metrics, statistics
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 
 CURVE, CURVES, FIGURE = "curve.png", "curves.png", "figure.png"
 
@@ -52,6 +55,21 @@ _SOURCE = (
 )
 
 
+class Curve(NamedTuple):
+    """Success of some seeds.
+
+    Attributes:
+      label: what tells it from the others of its panel.
+      steps, success: of every evaluation of each seed.
+      floors: what doing nothing scores.
+    """
+
+    label: str
+    steps: list[list[int]]
+    success: list[list[float]]
+    floors: set[float]
+
+
 def main(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
     out: Path | None = None,
@@ -63,7 +81,7 @@ def main(
     """Draw the success of runs on held-out requested goals.
 
     Args:
-      runs: Run folders, or folders of sweeps for all runs in them.
+      runs: Run folders, folders of sweeps for all runs in them, or files that --csv wrote.
       out: Picture to write.
       by: Names of the settings that tell curves apart; default those that differ.
       against: Name of a setting with numbers, to draw success over it instead of over steps.
@@ -76,14 +94,20 @@ def main(
         raise UserError(f"csv: {csv} is no .csv file; name one")
     if out is not None:
         _require_picture(out)
-    folder = runs[0] if len(runs) == 1 else Path()
-    runs = tuple(grouping.named(runs))
+    files = tuple(path for path in runs if path.suffix == ".csv")
+    if files and (by or against or table or csv):
+        raise UserError(
+            f"runs: {files[0]} has curves and no settings; leave out --by, --against, --table and "
+            "--csv, or name run folders"
+        )
+    folder = runs[0] if len(runs) == 1 and not files else Path()
+    runs = tuple(grouping.named([path for path in runs if path not in files]))
     grouping.note_twins(grouping.alike(runs))
     if csv is not None:
         write_csv(runs, csv, by)
     if against is None:
         where = out or folder / (CURVE if runs == (folder,) else CURVES)
-        curves(runs, where, by)
+        curves(runs, where, by, files)
     else:
         where = out or folder / FIGURE
         over_setting(runs, where, against, by)
@@ -92,24 +116,33 @@ def main(
     launch.console.print(f"wrote {where}")
 
 
-def curves(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
+def curves(
+    runs: Sequence[Path], out: Path, by: Sequence[str] = (), files: Sequence[Path] = ()
+) -> None:
     """Draws success over environment steps, a panel for each task, reward and tolerance.
 
     Args:
       runs: run folders with at least one epoch.
       out: PNG, PDF or SVG file to write.
       by: settings that tell curves apart; default those that differ.
+      files: CSV files that `write_csv` wrote, drawn too.
 
     Raises:
-      UserError: if a folder is no run or has no epoch, `out` is no picture, or `by` names no
-        setting, or too few to tell the curves apart.
+      UserError: if a folder is no run or has no epoch, a file holds no curves, `out` is no picture,
+        or `by` names no setting, or too few to tell the curves apart.
     """
     _require_picture(out)
-    panels = grouping.panels(grouping.alike(runs, by))
+    panels: dict[str, list[Curve]] = {}
+    groups = grouping.alike(runs, by, _title if files else None)
+    for title, members in grouping.panels(groups).items():
+        panels[title] = list(map(of_runs, members))
+    for file in files:
+        for title, read in read_csv(file, is_one_of_several=len(files) + len(runs) > 1).items():
+            panels.setdefault(title, []).extend(read)
     figure, axes = _figure(1, len(panels))
     for panel, (title, members) in zip(axes[0], panels.items(), strict=True):
-        for seeds, color in zip(members, _colors(len(members)), strict=True):
-            curve(panel, seeds, color)
+        for one, color in zip(members, _colors(len(members)), strict=True):
+            draw(panel, one, color)
         floors(panel, members)
         panel.set(title=title, xlabel="environment steps")
     _save(figure, out)
@@ -183,11 +216,10 @@ def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
         for run in seeds.runs:
             summary = grouping.summary(run) if grouping.finished([run]) else {}
             task, agent = seeds.settings["task"], seeds.settings["agent"]
+            known = {"distance_threshold": _tolerance(seeds.settings)} | seeds.settings | summary
             seed = launch.read_config(run).seed
             origin = dict(zip(_ORIGIN, (task, agent, seeds.label, seed), strict=True))
-            source = {
-                name: summary.get(name, seeds.settings.get(name, "")) for name in _SOURCE
-            }  # summaries of early runs lack what they had no choice of
+            source = {name: known.get(name, "") for name in _SOURCE}
             for line in metrics.read(run):
                 figures = {name: line.get(name, "") for name in _FIGURES}
                 lines.append(origin | figures | source)
@@ -200,19 +232,83 @@ def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
         metrics.write_text(out, text.getvalue())
 
 
-def curve(panel: Axes, seeds: Seeds, color: Any) -> None:
+def of_runs(seeds: Seeds) -> Curve:
+    """The curve of some runs; one that stands alone has its folder's name."""
+    alone = seeds.runs[0].name if len(seeds.runs) == 1 else ""
+    return Curve(
+        seeds.label or alone,
+        [grouping.column(run, "env_steps") for run in seeds.runs],
+        [grouping.column(run, "requested_goal_success") for run in seeds.runs],
+        {grouping.summary(run)["no_action_success"] for run in grouping.finished(seeds.runs)},
+    )
+
+
+def read_csv(path: Path, is_one_of_several: bool = False) -> dict[str, list[Curve]]:
+    """The curves of a file that `write_csv` wrote, by the title of their panel.
+
+    Args:
+      path: of the file.
+      is_one_of_several: whether labels say of which folder it is.
+
+    Raises:
+      UserError: if it is no such file.
+    """
+    found: dict[str, dict[str, dict[str, list[dict[str, str]]]]] = {}
+    panels: dict[str, list[Curve]] = {}
+    try:
+        with path.open(newline="") as file:
+            reader = DictReader(file)
+            if tuple(reader.fieldnames or ()) != _ORIGIN + _FIGURES + _SOURCE:
+                raise ValueError("it has other columns")
+            for line in reader:
+                settings = found.setdefault(_within(line["task"], line["distance_threshold"]), {})
+                seeds = settings.setdefault(line["setting"], {})
+                seeds.setdefault(line["seed"], []).append(line)
+        for title, settings in found.items():
+            for setting, seeds in settings.items():
+                names = [path.parent.name] if is_one_of_several or not setting else []
+                lines = list(seeds.values())
+                curve = Curve(
+                    ": ".join([*names, *([setting] if setting else [])]),
+                    [[int(line["env_steps"]) for line in each] for each in lines],
+                    [[float(line["requested_goal_success"]) for line in each] for each in lines],
+                    {float(s) for each in lines for x in each if (s := x["no_action_success"])},
+                )
+                panels.setdefault(title, []).append(curve)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"run: {path} holds no curves ({reason(error)}); name another") from None
+    if not panels:
+        raise UserError(f"run: {path} holds no curves (it has no line); name another")
+    return panels
+
+
+def _title(settings: dict[str, Any]) -> str:
+    """Of a panel, as far as a file knows the settings of its curves."""
+    return _within(settings["task"], _tolerance(settings))
+
+
+def _within(task: str, tolerance: Any) -> str:
+    is_length = tolerance and task != bitflip.NAME
+    return f"{task}, within {100 * float(tolerance):.0f} cm" if is_length else task
+
+
+def _tolerance(settings: dict[str, Any]) -> float | str:
+    """Success distance; "" of bit strings and of a user's own task."""
+    return her_envs.TOLERANCES[settings["tolerance"]].get(settings["task"], "")
+
+
+def draw(panel: Axes, curve: Curve, color: Any) -> None:
     """Median and band of some seeds over thin lines of each."""
-    success = [grouping.column(run, "requested_goal_success") for run in seeds.runs]
-    steps = [grouping.column(run, "env_steps") for run in seeds.runs]
-    count = len(seeds.runs)
+    label, steps, success, _ = curve
+    count = len(steps)
     if count == 1:
-        panel.plot(steps[0], success[0], color=color, label=seeds.label or seeds.runs[0].name)
+        panel.plot(steps[0], success[0], color=color, label=label)
         return
     for x, y in zip(steps, success, strict=True):
         panel.plot(x, y, color=color, linewidth=0.6, alpha=0.4)
     shared = min(map(len, success))
-    middle = statistics.band([curve[:shared] for curve in success])
-    label = f"{seeds.label}, {count} seeds" if seeds.label else f"median of {count} seeds"
+    middle = statistics.band([each[:shared] for each in success])
+    label = f"{label}, {count} seeds" if label else f"median of {count} seeds"
     panel.plot(steps[0][:shared], middle.median, color=color, linewidth=2, label=label)
     panel.fill_between(
         steps[0][:shared], middle.low, middle.high, color=color, alpha=0.2, linewidth=0
@@ -248,14 +344,9 @@ def _points(
     panel.set_xticks(x, [grouping.word(value) for value in x])
 
 
-def floors(panel: Axes, members: Sequence[Seeds]) -> None:
+def floors(panel: Axes, curves: Sequence[Curve]) -> None:
     """What doing nothing scores, a dotted line for each value."""
-    scores = {
-        grouping.summary(run)["no_action_success"]
-        for seeds in members
-        for run in grouping.finished(seeds.runs)
-    }
-    for score in scores:
+    for score in {score for curve in curves for score in curve.floors}:
         panel.axhline(score, color="gray", linestyle=":", linewidth=1)
 
 

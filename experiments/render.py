@@ -19,7 +19,7 @@ import her_envs.render
 import launch
 from her_envs import FetchEnv
 from her_jax import goal_set, metrics
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.runner import Run
 from her_jax.types import GoalEnv
 
@@ -161,9 +161,9 @@ def _encoding() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"video: the encoder fails ({reason}); see that ffmpeg is there, and room for the file"
+            f"video: the encoder fails ({reason(error)}); see that ffmpeg is there, and room for "
+            "the file"
         ) from error
 
 

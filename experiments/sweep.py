@@ -43,7 +43,6 @@ import contextlib
 import dataclasses
 import itertools
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -393,7 +392,7 @@ def fit(
     """
     began = time.perf_counter()
     sitting: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": provenance.command(),
         "batch": group.resolve(sweep.batch),
         "commit": provenance.commit(),
         "device": provenance.device(),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.train import TrainState
 
 FOLDER = "checkpoints"
@@ -112,8 +112,7 @@ def _restore(manager: ocp.CheckpointManager, folder: Path, epoch: int, **items: 
     try:
         return manager.restore(epoch, args=ocp.args.Composite(**items))
     except Exception as error:  # Orbax and TensorStore raise bare ones for damaged files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"checkpoint: epoch {epoch} of {folder} does not load ({reason}); "
+            f"checkpoint: epoch {epoch} of {folder} does not load ({reason(error)}); "
             "use the configuration and the versions it was trained with"
         ) from error

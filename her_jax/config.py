@@ -92,8 +92,8 @@ class ReplayConfig:
     """Which goals replace the requested one: "future", "final", "episode", "random" or "none" (HER
     paper, section 4.5), "future_actual" (mrl), or one that `plugin` registers."""
     plugin: str = ""
-    """Python file that is run first, to `relabel.register` more strategies. The run folder keeps a
-    copy, which everything that opens the run executes."""
+    """Python file that the scripts run first, to `relabel.register` more strategies (from Python
+    you do). The run folder keeps a copy, which every script that opens the run executes."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k), before
     `min_displacement` leaves goals out; 0 for no HER."""
@@ -405,8 +405,9 @@ def _check_agent(agent: Any) -> None:
     Raises:
       UserError: names the setting, its value and what it should be.
     """
-    if isinstance(agent.hidden, list):  # as in JSON; what JAX compiles for must be hashable
-        object.__setattr__(agent, "hidden", tuple(agent.hidden))
+    if isinstance(agent.hidden, list | tuple):  # as in JSON; what JAX compiles for is hashable
+        widths = (int(x) if isinstance(x, np.integer) else x for x in agent.hidden)
+        object.__setattr__(agent, "hidden", tuple(widths))
     _require_types(agent)
     values = vars(agent)
     _require(
@@ -531,6 +532,11 @@ class Config:
 
     def __post_init__(self) -> None:
         _require_types(self)
+        for part in dataclasses.fields(self)[1:]:
+            kinds = tuple(AGENTS.values()) if part.name == "agent" else (type(part.default),)
+            of = " or ".join(kind.__name__ for kind in kinds)
+            value = getattr(self, part.name)
+            _require(isinstance(value, kinds), part.name, value, f"is no {of}; give one")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "must lie in [0, 2**31)")
         capacity, num_envs = self.replay.capacity, self.train.num_envs
         _require(

@@ -56,7 +56,8 @@ def standard(env: GoalEnv, episodes: int | None = None) -> GoalSet:
     the whole set.
 
     Raises:
-      UserError: if the file is damaged or has fewer rows, or more than `MOST` are asked for.
+      UserError: if the file is damaged or has fewer rows, or none or more than `MOST` are asked
+        for.
     """
     if env.held_out_file is None:
         return draw(env, SIZE if episodes is None else episodes)
@@ -78,8 +79,9 @@ def draw(env: GoalEnv, episodes: int, seed: int = 0) -> GoalSet:
     """A new set from the task's own distribution.
 
     Raises:
-      UserError: if that are more than `MOST`.
+      UserError: if that are none, or more than `MOST`.
     """
+    _require_some(episodes)
     if episodes > MOST:
         raise UserError(f"episodes: {episodes} are more than memory should hold; at most {MOST}")
     starts = jax.jit(jax.vmap(env.draw))(held_out_keys(episodes, seed))
@@ -87,7 +89,12 @@ def draw(env: GoalEnv, episodes: int, seed: int = 0) -> GoalSet:
 
 
 def first(env: GoalEnv, goals: GoalSet, episodes: int) -> GoalSet:
-    """The leading rows of a set."""
+    """The leading rows of a set.
+
+    Raises:
+      UserError: if they are none.
+    """
+    _require_some(episodes)
     return _named(env, jax.tree.map(lambda x: x[:episodes], goals.starts))
 
 
@@ -118,7 +125,8 @@ def load(env: GoalEnv, path: Path, episodes: int | None = None) -> GoalSet:
       episodes: how many of the leading rows; None for all.
 
     Raises:
-      UserError: if the file is missing, damaged, edited, of another task or too short.
+      UserError: if the file is missing, damaged, edited, of another task or too short, or no row
+        is asked for.
     """
     try:
         title, _, *lines = path.read_text().splitlines()
@@ -155,6 +163,11 @@ def require_disjoint(goals: GoalSet, trained: np.ndarray) -> None:
             f"goals: {shared} of {goals.episodes} held-out goals were requested in training; "
             "evaluate on a set that training never saw"
         )
+
+
+def _require_some(episodes: int) -> None:
+    if episodes < 1:
+        raise UserError(f"episodes: {episodes} is not positive; try {SIZE}")
 
 
 def _named(env: GoalEnv, starts: Any) -> GoalSet:

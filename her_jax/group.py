@@ -168,7 +168,11 @@ def _in_lockstep(one: Callable[[train.TrainState], Any], states: train.TrainStat
     """
     paths, tree = jax.tree_util.tree_flatten_with_path(states)
     counts = [jax.tree_util.keystr(path) in _COUNTERS for path, _ in paths]
-    assert sum(counts) == len(_COUNTERS), f"an agent's state lacks one of {_COUNTERS}"
+    if sum(counts) < len(_COUNTERS):
+        raise UserError(
+            "agent: its state has no counter `updates`, int32 [], which all agents of a group have "
+            "in common; see her_jax.types.Agent"
+        )
     axes = [None if is_counter else 0 for is_counter in counts]
 
     def flat(leaves: list[jax.Array]) -> Any:

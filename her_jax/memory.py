@@ -12,7 +12,7 @@ import psutil
 
 from her_jax import train
 from her_jax.config import Config
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.types import GoalEnv
 
 MAX_SHARE = 0.8
@@ -64,9 +64,8 @@ def exhaustible() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"memory: the device ran out ({reason}); ask for fewer environments, a smaller "
+            f"memory: the device ran out ({reason(error)}); ask for fewer environments, a smaller "
             "capacity or batch, or fewer goals"
         ) from error
 

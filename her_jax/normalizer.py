@@ -37,9 +37,10 @@ def _brax() -> Any:
 
 def init(observation_size: int, goal_size: int) -> NormalizerState:
     """No data yet: mean 0, standard deviation 1."""
-    return _brax().init_state(
+    state: Any = _brax().init_state(
         {"observation": jnp.zeros(observation_size), "goal": jnp.zeros(goal_size)}
     )
+    return jax.tree.map(jnp.asarray, state)  # of which Brax makes one leaf a Python number
 
 
 def update(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,6 +68,11 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get(COMMIT_VARIABLE, UNKNOWN)
     return head + ("+changes" if edited else "")
+
+
+def command() -> str:
+    """The command line of this process, as a shell takes it."""
+    return shlex.join(["python", *sys.argv])
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -20,7 +20,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.types import REQUEST, Episode, Key, Moment, Transition
 
 Strategy = Callable[[Key, Moment, jax.Array, int], Moment]
@@ -99,8 +99,14 @@ AUDITED_AS = {name: name for name in STRATEGIES}
 """Strategy -> the built-in one whose places the auditor holds it to."""
 
 
+_TRIED = ((50, 3), (7, 1))
+"""Horizons and numbers of stored episodes with which a new strategy is tried."""
+
+
 def register(name: str, strategy: Strategy, *, audited_as: str) -> None:
     """Adds a strategy under a name that configurations may use, after a look at where it points.
+
+    It is tried with two horizons here, and with the environment's own by `require`.
 
     Args:
       name: a new one, or one registered before, which this strategy replaces.
@@ -119,12 +125,24 @@ def register(name: str, strategy: Strategy, *, audited_as: str) -> None:
     if audited_as not in AUDITED_AS or audited_as == "none":
         known = ", ".join(known for known in AUDITED_AS if known != "none")
         raise UserError(f"audited_as: {audited_as!r} is unknown; choose one of {known}")
-    _try(name, strategy)
+    for horizon, stored in _TRIED:
+        _try(name, strategy, horizon, stored)
     STRATEGIES[name] = strategy
     AUDITED_AS[name] = AUDITED_AS[audited_as]
 
 
-def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> None:
+def require(name: str, horizon: int) -> None:
+    """Refuses a registered strategy that points outside of what episodes of this length store.
+
+    Raises:
+      UserError: as `register`.
+    """
+    if name in registered():
+        for _, stored in _TRIED:
+            _try(name, STRATEGIES[name], horizon, stored)
+
+
+def _try(name: str, strategy: Strategy, horizon: int, stored: int) -> None:
     """Refuses a strategy that does not run, or names moments that are not stored.
 
     JAX takes the nearest element for an index outside of an array, so that a replayed goal would be
@@ -145,10 +163,7 @@ def _try(name: str, strategy: Strategy, horizon: int = 50, stored: int = 3) -> N
     except UserError:
         raise
     except Exception as error:  # whatever a user's function may raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if isinstance(error, jax.errors.TracerBoolConversionError):
-            reason = "`if`, `and` and `or` know no traced values; use jax.numpy.where"
-        raise UserError(f"strategy: {name!r} fails: {reason}; mend it") from None
+        raise UserError(f"strategy: {name!r} fails: {reason(error)}; mend it") from None
     for what, found, low, high in (
         ("time", time, REQUEST, horizon),
         ("episode", episode, 0, stored - 1),

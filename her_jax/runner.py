@@ -40,11 +40,13 @@ from her_jax import (
     policy,
     prioritization,
     provenance,
+    relabel,
+    rollout,
     train,
 )
 from her_jax.audit import record, relabelling, replay, reward
 from her_jax.config import Config
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.goal_set import GoalSet
 from her_jax.types import GoalEnv, GoalObs, Key
 
@@ -83,12 +85,13 @@ class Run:
             physics at most; `env` itself by default, if it has the physics that is scored on.
 
         Raises:
-          UserError: if a judge is missing, the environment lacks something, agent or priority do
-            not fit it, or the steps of whole epochs cannot be counted.
+          UserError: if a judge is missing, the environment lacks something or is of another task
+            than the settings, agent or priority do not fit it, or the steps of whole epochs cannot
+            be counted.
         """
         if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             raise UserError("JAX_ENABLE_X64: environments, buffer and agents are float32; unset it")
-        _require_environment(env)
+        _require_environment(env, config.env.task)
         self.env, self.config, self.folder = env, config, Path(folder)
         trained, scored = (config.env.physics, config.env.model), (config.env.scored_on, "stock")
         if judge is None and trained != scored:
@@ -123,6 +126,7 @@ class Run:
           UserError: if the folder already exists, the reward fails its test, there are not as
             many held-out goals as the settings ask for, or training must stop; see `check`.
         """
+        self._require_new()
         goals = self.prepare()
         about = self.create()
         clock = Clock(0.0)
@@ -152,12 +156,15 @@ class Run:
 
         Raises:
           UserError: if the environment is of other physics than the settings say, as many goal
-            buffers or simulations would not fit into free memory, the reward fails its test, or
+            buffers or simulations would not fit into free memory, the reward fails its test, the
+            environment plays no episode, a strategy of the user's own points outside of one, or
             there are too few held-out goals.
         """
         _require_physics(self.env, self.config.env.physics)
         memory.require(self.env, self.config, buffers, playing)
         reward.require(self.env)
+        _require_episodes(self.env)
+        relabel.require(self.config.replay.strategy, self.env.horizon)
         self.console.print(memory.plan(self.env, self.config, buffers, playing))
         return goal_set.standard(self.env, self.config.train.eval_episodes)
 
@@ -165,36 +172,55 @@ class Run:
         """Makes the folder; returns the plain values that every checkpoint carries.
 
         Raises:
-          UserError: if the folder already exists or cannot be made.
+          UserError: if the folder already exists or cannot be made, or there is no plugin.
         """
-        if self.folder.exists():
-            is_run = (self.folder / checkpoint.FOLDER).is_dir()
-            resume = f", or go on with --resume {self.folder}" if is_run else ""
-            raise UserError(f"out: {self.folder} already exists; name a new folder{resume}")
+        self._require_new()
+        plugin = self.config.replay.plugin
+        if plugin and not Path(plugin).is_file():
+            raise UserError(f"plugin: {plugin} is no file; name one that registers a strategy")
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"out: {self.folder} cannot be made ({error}); name another") from None
         metrics.write_json(self.folder / metrics.CONFIG, self.config.to_dict())
-        if self.config.replay.plugin:
-            shutil.copyfile(self.config.replay.plugin, self.folder / PLUGIN)
+        if plugin:
+            shutil.copyfile(plugin, self.folder / PLUGIN)
         return {
             "plugin_sha256": plugin_hash(self.folder),
             "task": self.config.env.task,
+            "environment": self.env.name,
+            "evaluation": self._evaluation(),
             "goal": evaluate.goal_settings(self.env.goal_spec),
             "settings": self.config.lasting(),
             "wall_s": 0.0,
             "compile_s": 0.0,
             "commits": [provenance.commit()],
+            "commands": [provenance.command()],
         }
+
+    def _evaluation(self) -> dict[str, Any]:
+        """What must stay as it is for the lines of a run to be comparable."""
+        settings = self.config
+        return {
+            "scored_on": settings.env.scored_on,
+            "eval_episodes": settings.train.eval_episodes,
+        }
+
+    def _require_new(self) -> None:
+        if self.folder.exists():
+            is_run = (self.folder / checkpoint.FOLDER).is_dir()
+            resume = f", or go on with --resume {self.folder}" if is_run else ""
+            raise UserError(f"out: {self.folder} already exists; name a new folder{resume}")
 
     def reopen(self) -> tuple[int, train.TrainState, dict[str, Any]]:
         """Epoch, state and plain values of the latest checkpoint; later lines are dropped.
 
         Raises:
-          UserError: if there is no checkpoint, it does not fit, or nothing is left to train.
+          UserError: if there is no checkpoint, it does not fit, success would be measured otherwise
+            than before, or nothing is left to train.
         """
         epoch, state, about = self.restore()
+        _require_same_settings(about.get("evaluation", {}), self._evaluation(), self.folder)
         finished = (self.folder / metrics.SUMMARY).exists() and epoch == self.epochs
         if epoch > self.epochs or finished:
             raise UserError(
@@ -208,6 +234,7 @@ class Run:
         for name in (metrics.SUMMARY, record.JSON, record.MARKDOWN, record.LOG, *of_the_policy):
             (self.folder / name).unlink(missing_ok=True)  # of the shorter run
         about["commits"] = list(dict.fromkeys([*about["commits"], provenance.commit()]))
+        about["commands"] = [*about.get("commands", []), provenance.command()]
         return epoch, state, about
 
     def restore(self) -> tuple[int, train.TrainState, dict[str, Any]]:
@@ -251,6 +278,11 @@ class Run:
             raise UserError(
                 f"checkpoint: {self.folder} is of task {trained!r}, not {task!r}; "
                 f"use a run of {task!r}"
+            )
+        if about.get("environment", self.env.name) != self.env.name:
+            raise UserError(
+                f"checkpoint: {self.folder} was trained in {about['environment']}, not in "
+                f"{self.env.name}; give that environment"
             )
         evaluate.require_same_goal(about["goal"], self.env.goal_spec)
         _require_same_settings(about.get("settings", {}), self.config.lasting(), self.folder)
@@ -538,6 +570,7 @@ class Run:
             "versions": provenance.versions(),
             "device": provenance.device(),
             "commit": ", ".join(about["commits"]),
+            "commands": about.get("commands", []),
         }
 
     @contextmanager
@@ -599,12 +632,17 @@ def busy_s(line: Mapping[str, Any]) -> float:
     return line["train_s"] + line["eval_s"] + line["audit_s"]
 
 
-def _require_environment(env: GoalEnv) -> None:
-    """Refuses an environment that lacks something or misnames its costs."""
+def _require_environment(env: GoalEnv, task: str) -> None:
+    """Refuses an environment that lacks something, is of another task or misnames its costs."""
     lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not _has(env, name)]
     if lacking:
         raise UserError(
             f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
+        )
+    if not env.name.startswith(task):  # bit strings have their length behind it
+        raise UserError(
+            f"task: the settings say {task!r} and the environment is {env.name}; give "
+            f"EnvConfig(task={env.name!r})"
         )
     names = [spec.name for spec in env.cost_specs]
     if len(set(names)) < len(names) or any("success" in name.lower() for name in names):
@@ -621,6 +659,25 @@ def _require_physics(env: GoalEnv, physics: str) -> None:
             f"physics: {env.name} is simulated by {env.simulator!r}, not, as the settings say, by "
             f"{physics!r}; give the environment that they name"
         )
+
+
+def _require_episodes(env: GoalEnv) -> None:
+    """Refuses an environment whose episodes are not what is stored; simulations are known ones."""
+    if env.simulator is not None:
+        return
+    idle = evaluate.no_action(env)
+    try:
+        played, _ = jax.eval_shape(
+            lambda key: rollout.play(env, idle, env.draw(key), key), jax.random.key(0)
+        )
+    except Exception as error:  # whatever a user's environment may raise
+        raise UserError(f"env: {env.name} plays no episode: {reason(error)}; mend it") from error
+    for name, given, stored in zip(played._fields, played, train.example_episode(env), strict=True):
+        if (given.shape, given.dtype) != (stored.shape, stored.dtype):
+            raise UserError(
+                f"env: {env.name} plays episodes with {name} {given.dtype} {given.shape}, and "
+                f"{stored.dtype} {stored.shape} is stored; mend it"
+            )
 
 
 def _has(env: GoalEnv, name: str) -> bool:

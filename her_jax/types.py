@@ -1,4 +1,4 @@
-"""The map of the library: every array that crosses a module boundary is named here.
+"""The map of the library: the axes of all arrays, and the types that several modules share.
 
 Axes, always in this order and written in brackets after a field:
 
@@ -15,6 +15,7 @@ Functions are written for one element ("unbatched") and lifted with `jax.vmap` b
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 import pathlib
@@ -290,14 +291,18 @@ class GoalEnv(Protocol):
 
     Episodes last exactly `horizon` steps and never terminate early; the environment never
     resets itself, so that no terminal observation is lost and no goal is reused.
+
+    Whoever inherits from this class needs to define only what is abstract.
     """
 
     @property
+    @abc.abstractmethod
     def name(self) -> str:
         """Public name."""
         ...
 
     @property
+    @abc.abstractmethod
     def horizon(self) -> int:
         """T, steps of every episode."""
         ...
@@ -305,24 +310,26 @@ class GoalEnv(Protocol):
     @property
     def steps_per_action(self) -> int:
         """Environment steps that one action lasts; 1 unless actions are held."""
-        ...
+        return 1
 
     @property
     def seconds_per_action(self) -> float | None:
         """Time from one state of an episode to the next; None where time has no unit."""
-        ...
+        return None
 
     @property
     def simulator(self) -> str | None:
         """The MuJoCo backend that simulates it, e.g. "native"; None where none does."""
-        ...
+        return None
 
     @property
+    @abc.abstractmethod
     def observation_size(self) -> int:
         """O."""
         ...
 
     @property
+    @abc.abstractmethod
     def action_size(self) -> int:
         """A."""
         ...
@@ -330,14 +337,15 @@ class GoalEnv(Protocol):
     @property
     def discrete(self) -> bool:
         """Whether an action is one choice among A, given as a one-hot vector."""
-        ...
+        return False
 
     @property
     def bytes_per_env(self) -> int:
         """Device memory that an environment takes while it steps, its observations apart."""
-        ...
+        return 0
 
     @property
+    @abc.abstractmethod
     def goal_spec(self) -> GoalSpec:
         """What a goal is, and when it is reached."""
         ...
@@ -345,9 +353,10 @@ class GoalEnv(Protocol):
     @property
     def cost_specs(self) -> tuple[CostSpec, ...]:
         """The K safety costs."""
-        ...
+        return ()
 
     @property
+    @abc.abstractmethod
     def reward_pairs(self) -> tuple[RewardPair, ...]:
         """Hand-written examples that the reward must satisfy: hit, miss and threshold."""
         ...
@@ -355,16 +364,19 @@ class GoalEnv(Protocol):
     @property
     def held_out_file(self) -> pathlib.Path | None:
         """CSV of held-out starts (`goal_set.load`); None to draw them from a reserved key."""
-        ...
+        return None
 
+    @abc.abstractmethod
     def draw(self, key: Key) -> Start:
         """The random part of a reset; consumes `key`."""
         ...
 
+    @abc.abstractmethod
     def begin(self, start: Any) -> EnvState:
         """The initial state of an episode from a drawn `Start`."""
         ...
 
+    @abc.abstractmethod
     def step(self, state: Any, action: jax.Array) -> EnvState:
         """Advances by one action [A], clipped to [-1, 1] or, if discrete, one-hot.
 
@@ -372,6 +384,7 @@ class GoalEnv(Protocol):
         """
         ...
 
+    @abc.abstractmethod
     def reward(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:
         """The only definition of the reward: [..., G], [..., G] -> [...], in [-1, 0].
 
@@ -381,16 +394,24 @@ class GoalEnv(Protocol):
         """
         ...
 
+    @abc.abstractmethod
     def success(self, achieved_goal: jax.Array, desired_goal: jax.Array) -> jax.Array:
         """Whether the goal is reached: [..., G], [..., G] -> bool [...]."""
         ...
 
 
 class Agent(Protocol):
-    """An off-policy algorithm, apart from environments, replay and normalisation."""
+    """An off-policy algorithm, apart from environments, replay and normalisation.
+
+    Its settings have a `discount`, by which n-step returns are summed before it sees them.
+    """
 
     def init(self, key: Key, input_size: int) -> Any:
-        """Fresh learner state for inputs of size O+G; consumes `key`."""
+        """Fresh learner state for inputs of size O+G; consumes `key`.
+
+        A pytree with an attribute `updates`, int32 [], the number of updates so far, which agents
+        that train in lockstep have in common (`her_jax.group`).
+        """
         ...
 
     def act(self, learner: Any, inputs: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ import launch
 from her_envs.fetch.tasks import TASKS
 from her_jax import buffer, train
 from her_jax.agents.ddpg import DDPG
-from her_jax.config import Config, DDPGConfig, ReplayConfig, TrainConfig
+from her_jax.config import Config, DDPGConfig, EnvConfig, ReplayConfig, TrainConfig
 from her_jax.runner import Run
 from her_jax.types import Batch, Episode, GoalEnv
 from toy import PointEnv
@@ -128,6 +128,7 @@ def copied(finished, tmp_path):
 
 def tiny_config() -> Config:
     return Config(
+        env=EnvConfig(task=PointEnv.name),
         train=TrainConfig(
             env_steps=960,
             num_envs=4,
@@ -143,6 +144,7 @@ def tiny_config() -> Config:
 
 # Enough for the toy: success of 0.9 and more within one epoch of some seconds.
 LEARNING = Config(
+    env=EnvConfig(task=PointEnv.name),
     train=TrainConfig(
         env_steps=1, num_envs=8, updates_per_cycle=40, cycles_per_epoch=40, eval_episodes=100
     ),

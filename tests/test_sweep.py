@@ -38,7 +38,7 @@ GRID = ["--seeds", "0", "1", "--grid", "strategy=future,none"]
 
 
 def bind_toy(config, folder):
-    return Run(PointEnv(), config, folder, SILENT)
+    return Run(PointEnv(name=config.env.task), config, folder, SILENT)
 
 
 def audit(run: Run, *_: Any) -> record.AuditRecord:
@@ -52,7 +52,7 @@ def command(monkeypatch, *words: str) -> None:
     """Runs sweep.py with the toy in the place of every task, and without audits."""
     monkeypatch.setattr(Run, "audit", audit)
     monkeypatch.setattr(launch, "bind", bind_toy)
-    monkeypatch.setattr(launch, "make_envs", lambda settings: (PointEnv(), None))
+    monkeypatch.setattr(launch, "make_envs", lambda settings: (PointEnv(name=settings.task), None))
     monkeypatch.setattr(launch, "console", SILENT)
     monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
     sweep.main()
@@ -340,7 +340,7 @@ def test_every_setting_trains_in_the_environment_that_it_names(tmp_path, monkeyp
     made = []
 
     def make(settings):
-        made.append((settings, PointEnv()))
+        made.append((settings, PointEnv(name=settings.task)))
         return made[-1][1], None
 
     monkeypatch.setattr(launch, "make_envs", make)
@@ -583,6 +583,40 @@ def test_curves_as_numbers(runs, tmp_path):
     assert second["seed"] == "0" and second["env_steps"] == "200"
     assert second["requested_goal_success"] == "0.9" and second["no_action_success"] == "0.25"
     assert lines[-1]["seed"] == "2" and lines[-1]["no_action_success"] == ""  # not finished
+
+
+def test_numbers_are_drawn_as_their_runs_are(runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plot, "_save", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plot.launch.console, "print", lambda *_, **__: None)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "folder" / "numbers.csv"
+    plot.write_csv(runs, file)
+    plot.main(tuple(runs))
+    plot.main((file,))
+    plot.main((file, *runs))
+    (of_runs,), (of_file,), (both,) = (figure.axes for figure in drawn)
+    assert of_runs.get_title() == "FetchPush, sparse reward, within 5 cm"
+    assert of_file.get_title() == both.get_title() == "FetchPush, within 5 cm"
+    lines = [
+        [(line.get_label(), line.get_xydata().tolist()) for line in panel.lines]
+        for panel in (of_runs, of_file)
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) > 4
+    labels = [text for text in both.get_legend_handles_labels()[1] if text.startswith("folder: ")]
+    assert len(labels) == 2 and len(both.lines) == 2 * len(of_runs.lines) - 1  # one floor
+    more: list[dict[str, Any]] = [{"by": ("k",)}, {"table": True}, {"against": "k"}]
+    for words in (*more, {"csv": tmp_path / "x.csv"}):
+        with pytest.raises(UserError, match=r"numbers\.csv has curves and no settings"):
+            plot.main((file,), **words)
+    file.write_text(file.read_text().replace("0.9", "much"))
+    with pytest.raises(UserError, match=r"run: .*csv holds no curves \(could not convert string"):
+        plot.main((file,))
+    file.write_text(file.read_text().splitlines()[0])
+    with pytest.raises(UserError, match="it has no line"):
+        plot.main((file,))
+    with pytest.raises(UserError, match="it has other columns"):
+        plot.main((REPO / "experiments" / "reference" / "published.csv",))
 
 
 def test_pictures_by_settings(runs, tmp_path):

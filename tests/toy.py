@@ -1,5 +1,8 @@
 """A goal-conditioned point in the plane: cheap to compile, hopeless without hindsight."""
 
+# pyright: reportIncompatibleMethodOverride=false
+# Fields stand for the protocol's properties.
+
 from __future__ import annotations
 
 import dataclasses
@@ -9,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from her_jax.types import Box, CostSpec, GoalObs, GoalSpec, RewardPair
+from her_jax.types import Box, CostSpec, GoalEnv, GoalObs, GoalSpec, RewardPair
 
 
 class PointState(struct.PyTreeNode):
@@ -23,7 +26,7 @@ class PointStart(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PointEnv:
+class PointEnv(GoalEnv):
     """Starts at the origin; goals lie on the ring of radius 0.8 to 1, out of reach of noise.
 
     Its costs are speed and the distance travelled beyond the unit circle.
@@ -32,13 +35,9 @@ class PointEnv:
     horizon: int = 15
     tolerance: float = 0.1
     name: str = "Point"
-    steps_per_action: int = 1
-    seconds_per_action: float | None = None
-    simulator: str | None = None
     observation_size: int = 2
     action_size: int = 2
     discrete: bool = False
-    held_out_file: None = None
     bytes_per_env: int = 0
 
     @property

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from her_jax.types import Box, CostSpec, GoalObs, GoalSpec, Key, RewardPair
+from her_jax.types import Box, GoalEnv, GoalObs, GoalSpec, Key, RewardPair
 
 NAME = "BitFlip"
 
@@ -53,8 +53,8 @@ class BitFlipState(struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class BitFlipEnv:
-    """n bits, n actions, n steps; satisfies `her_jax.types.GoalEnv`.
+class BitFlipEnv(GoalEnv):
+    """n bits, n actions, n steps.
 
     Attributes:
       bits: n.
@@ -73,21 +73,6 @@ class BitFlipEnv:
         return self.bits
 
     @property
-    def steps_per_action(self) -> int:
-        """Actions are not held."""
-        return 1
-
-    @property
-    def seconds_per_action(self) -> None:
-        """None: a step has no duration."""
-        return None
-
-    @property
-    def simulator(self) -> None:
-        """None: there is no physics."""
-        return None
-
-    @property
     def observation_size(self) -> int:
         """The bits."""
         return self.bits
@@ -96,11 +81,6 @@ class BitFlipEnv:
     def action_size(self) -> int:
         """One choice for each bit."""
         return self.bits
-
-    @property
-    def bytes_per_env(self) -> int:
-        """The bits are its observation."""
-        return 0
 
     @property
     def discrete(self) -> bool:
@@ -121,11 +101,6 @@ class BitFlipEnv:
             any_step=True,
             count=2**self.bits,
         )
-
-    @property
-    def cost_specs(self) -> tuple[CostSpec, ...]:
-        """None."""
-        return ()
 
     @property
     def reward_pairs(self) -> tuple[RewardPair, ...]:

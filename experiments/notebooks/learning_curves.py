@@ -131,9 +131,10 @@ def draw_published(axes: Axes, task: str) -> None:
 def draw_panel(axes: Axes, title: str) -> None:
     """All that is known of one task under one reward and tolerance."""
     ours, live = PANELS.get(title, []), LIVE.get(title, [])
-    for i, seeds in enumerate(ours):
-        plot.curve(axes, seeds, f"C{i}")
-    plot.floors(axes, ours)
+    curves = list(map(plot.of_runs, ours))
+    for i, curve in enumerate(curves):
+        plot.draw(axes, curve, f"C{i}")
+    plot.floors(axes, curves)
     for seeds in live:
         names = ("env_steps", "requested_goal_success")
         steps, success = (grouping.column(seeds.runs[0], name) for name in names)

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from her_jax import metrics, train
 from her_jax.audit import programs
 from her_jax.config import Config
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.types import Episode, GoalEnv, Key, Moment
 
 REPLAYED_EPISODES = 20
@@ -98,8 +98,8 @@ def read(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"log: {path} is no episode log ({reason}); audit the run anew") from None
+        why = reason(error)
+        raise UserError(f"log: {path} is no episode log ({why}); audit the run anew") from None
     if not table.schema.equals(_schema()) or b"tolerance" not in (table.schema.metadata or {}):
         raise UserError(f"log: {path} is no episode log (other columns); audit the run anew")
     if "held_out" not in table["source"].unique().to_pylist():

@@ -15,7 +15,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.types import GoalEnv, RewardPair
 
 _NAMES = {"hit", "miss", "threshold"}
@@ -45,9 +45,16 @@ def require(env: GoalEnv) -> None:
     """Refuses an environment whose reward fails its test.
 
     Raises:
-      UserError: if a part fails.
+      UserError: if a part fails, or cannot be run.
     """
-    for name, result in examine(env).items():
+    try:
+        results = examine(env)
+    except Exception as error:  # whatever a user's reward may raise
+        raise UserError(
+            f"reward: {env.name} fails its reward test: {reason(error)}; reward and success take "
+            "JAX arrays [..., G] and give [...]"
+        ) from error
+    for name, result in results.items():
         if result != "pass":
             raise UserError(f"reward: {env.name} fails its reward test {name!r}: {result}; mend it")
 

@@ -108,6 +108,25 @@ def test_numbers_of_numpy_become_plain_ones():
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_widths_of_numpy_become_plain_ones():
+    agent = DDPGConfig(hidden=[np.int64(8), 4])  # type: ignore[arg-type]
+    assert json.dumps(agent.hidden) == "[8, 4]" and agent == DDPGConfig(hidden=(8, 4))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "kind"),
+    [
+        ("train", {"num_envs": 4}, "TrainConfig"),
+        ("agent", "sac", "DDPGConfig or TD3Config or SACConfig or DQNConfig"),
+        ("agent", DDPGConfig, "DDPGConfig or"),
+        ("env", ReplayConfig(), "EnvConfig"),
+    ],
+)
+def test_parts_are_of_their_kind(part, value, kind):
+    with pytest.raises(UserError, match=rf"^{part}: .* is no {kind}.*; give one$"):
+        Config(**{part: value})
+
+
 @pytest.mark.parametrize(
     ("part", "name", "value", "message"),
     [

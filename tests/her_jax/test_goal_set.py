@@ -123,6 +123,12 @@ def test_existing_files_and_long_wishes_are_refused(toy, tmp_path):
         goal_set.save(toy, goals, tmp_path / "set.csv")
     with pytest.raises(UserError, match="5 asked for"):
         goal_set.load(toy, tmp_path / "set.csv", 5)
+    for few in (0, -3):
+        for read in (goal_set.draw, goal_set.standard):
+            with pytest.raises(UserError, match=f"episodes: {few} is not positive"):
+                read(toy, few)
+        with pytest.raises(UserError, match=f"episodes: {few} is not positive"):
+            goal_set.load(toy, tmp_path / "set.csv", few)
 
 
 def test_training_never_draws_a_held_out_goal(toy, config):

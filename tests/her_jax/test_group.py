@@ -81,14 +81,22 @@ def test_every_seed_has_an_ordinary_folder(mapped, config, finished):
         assert summary.keys() == finished[1].keys() and summary["agents_in_program"] == 3
 
 
-def test_vmap_trains_the_same_agents_up_to_rounding(mapped, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(Run, "finish", lambda *_: None)  # audits are those of runs
+def test_vmap_trains_the_same_agents_up_to_rounding(mapped, config, tmp_path):
     assert group.fit(runs_of(with_(config, env_steps=240), tmp_path), "vmap") == {}
     for run in runs_of(config, tmp_path):
         (line,) = metrics.read(run.folder)
         first = metrics.read(mapped / run.folder.name)[0]
         assert line["critic_loss"] == pytest.approx(first["critic_loss"], rel=1e-3)
         assert line["policy_value"] == pytest.approx(first["policy_value"], rel=1e-3)
+        summary = metrics.read_json(run.folder / metrics.SUMMARY)
+        assert summary["seed"] == run.config.seed and summary["env_steps"] == 240
+
+
+def test_vmap_asks_agents_for_their_counter(config, tmp_path, monkeypatch):
+    runs = runs_of(config, tmp_path)
+    monkeypatch.setattr(group, "_COUNTERS", {".env_steps", ".learner.rounds"})
+    with pytest.raises(UserError, match="agent: its state has no counter `updates`"):
+        jax.eval_shape(group.epoch(runs[0], "vmap"), jax.eval_shape(lambda: group.start(runs)))
 
 
 def test_counters_stay_scalars_under_vmap(config, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,14 @@ from her_jax import normalizer
 from her_jax.config import NormalizerConfig
 
 CONFIG = NormalizerConfig()
+
+
+def test_statistics_are_arrays_before_the_first_data_too():
+    """Or an epoch is compiled twice, and no checkpoint of them is written."""
+    state = normalizer.init(3, 2)
+    later = normalizer.update(state, jnp.ones((1, 3)), jnp.ones((1, 2)), CONFIG)
+    kinds = [[jax.typeof(x) for x in jax.tree.leaves(each)] for each in (state, later)]
+    assert kinds[0] == kinds[1]
 
 
 def test_agrees_with_two_passes_in_float64_far_from_zero():

@@ -82,6 +82,29 @@ def test_a_strategy_that_points_nowhere_is_refused(registered, strategy, complai
     assert "lost" not in relabel.STRATEGIES
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        lambda key, step, *_: Moment(step.episode, jax.random.randint(key, (), step.time + 1, 51)),
+        lambda key, step, *_: Moment(jax.random.randint(key, (), 0, 3), step.time),
+    ],
+)
+def test_numbers_of_one_task_are_no_strategy(registered, strategy):
+    """Its horizon, or how many episodes there were when it was tried."""
+    with pytest.raises(UserError, match="points to "):
+        registered("lost", strategy, audited_as="random")
+
+
+def test_a_strategy_is_tried_with_the_horizon_of_the_environment(registered, config, tmp_path):
+    def shy(key, step, stored, horizon):
+        return beyond(time=2 if horizon == 15 else 0)(key, step, stored, horizon)
+
+    registered("shy", shy, audited_as="random")
+    with pytest.raises(UserError, match="'shy' points to time 16 from episode 0, time 14"):
+        Run(PointEnv(), with_(config, strategy="shy"), tmp_path / "r", SILENT).start()
+    assert not (tmp_path / "r").exists()
+
+
 def test_names_of_ones_own_may_be_given_again(registered):
     """As a notebook does, where a cell runs twice."""
     registered("soon", soon, audited_as="future")

@@ -183,6 +183,24 @@ def test_right_rewards_pass_whatever_the_size_of_their_goal(size):
     assert reward.examine(Tall())["agrees"] == "pass"
 
 
+@pytest.mark.parametrize(
+    ("paid", "complaint"),
+    [
+        (lambda apart: -(np.linalg.norm(apart, axis=-1) > 0.1), "NumPy knows no traced values"),
+        (lambda apart: 0.0 if jnp.linalg.norm(apart) < 0.1 else -1.0, "`if`, `and` and `or` know"),
+        (lambda apart: -(jnp.linalg.norm(apart) > 0.1), "reward"),  # of one pair only
+    ],
+)
+def test_a_reward_that_cannot_be_run_is_refused_in_one_line(paid, complaint, config, tmp_path):
+    class Mistaken(PointEnv):
+        def reward(self, achieved_goal, desired_goal):
+            return paid(achieved_goal - desired_goal)
+
+    with pytest.raises(UserError, match=f"^reward: Point fails its reward test.*{complaint}") as at:
+        Run(Mistaken(), config, tmp_path / "r", SILENT).start()
+    assert "\n" not in str(at.value)
+
+
 def test_nothing_is_trained_with_a_bad_reward(config, tmp_path):
     with pytest.raises(UserError, match="Point fails its reward test 'agrees'"):
         Run(Wider(), config, tmp_path / "r", SILENT).start()

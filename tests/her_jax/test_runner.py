@@ -16,9 +16,10 @@ import her_envs
 from conftest import SILENT, same, tiny_config, with_
 from her_jax import checkpoint, evaluate, goal_set, metrics, runner, train
 from her_jax.audit import record
+from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import Run
-from her_jax.types import CostSpec, GoalObs
+from her_jax.types import CostSpec, GoalEnv, GoalObs
 from toy import PointEnv
 
 
@@ -57,7 +58,7 @@ def test_files_of_a_run(finished, copied):
         "task", "seed", "physics", "env_steps", "updates", "wall_s", "compile_s",
         "sim_steps_per_s", "requested_goal_success", "requested_goal_success_best",
         "eval_episodes", "no_action_success", "distance_threshold", "hindsight_ratio",
-        "versions", "device", "commit",
+        "versions", "device", "commit", "commands",
     }  # fmt: skip
     assert required <= set(on_disk)
 
@@ -267,8 +268,10 @@ def test_existing_folder_is_refused_and_untouched(toy, config, tmp_path):
 
 def test_checkpoint_of_another_task_is_refused(toy, config, copied):
     before = sorted(path.name for path in copied.rglob("*"))
-    with pytest.raises(UserError, match="is of task 'FetchReach', not 'FetchPush'"):
-        run(toy, with_(config, task="FetchPush"), copied).resume()
+    with pytest.raises(UserError, match="is of task 'Point', not 'Po'"):
+        run(toy, with_(config, task="Po"), copied).resume()
+    with pytest.raises(UserError, match="was trained in Point, not in Point3"):
+        run(PointEnv(name="Point3"), config, copied).resume()
     assert sorted(path.name for path in copied.rglob("*")) == before
 
 
@@ -381,11 +384,76 @@ def test_names_of_costs_are_checked_first(config, tmp_path, names):
 def test_physics_are_those_of_the_settings(config, tmp_path):
     reach = her_envs.make("FetchReach")
     with pytest.raises(UserError, match="physics: FetchReach is simulated by 'native', not"):
-        Run(reach, with_(config, physics="warp"), tmp_path / "r", SILENT, judge=reach).start()
+        other = with_(config, task="FetchReach", physics="warp")
+        Run(reach, other, tmp_path / "r", SILENT, judge=reach).start()
     assert not (tmp_path / "r").exists()
-    other = with_(config, scored_on="warp")
+    other = with_(config, task="FetchReach", scored_on="warp")
     with pytest.raises(UserError, match="judge: FetchReach is simulated by 'native', and"):
         Run(reach, other, tmp_path / "r", SILENT, judge=reach)
+
+
+def test_environments_are_of_the_task_of_the_settings(toy, tmp_path):
+    """Or a run of one's own would say that it is FetchReach, the default."""
+    with pytest.raises(UserError, match=r"is Point; give EnvConfig\(task='Point'\)"):
+        run(toy, Config(), tmp_path / "r")
+
+
+@pytest.mark.parametrize("change", [{"eval_episodes": 7}, {"scored_on": "warp"}])
+def test_a_run_goes_on_scored_as_before(toy, config, copied, change):
+    """Its lines would be of different goals or physics, and its best that of the easier ones."""
+    (name,), before = change, (copied / metrics.CONFIG).read_text()
+    with pytest.raises(UserError, match=f"{name}: the checkpoint was trained with .* restore that"):
+        Run(toy, with_(config, env_steps=1200, **change), copied, SILENT, judge=toy).resume()
+    assert (copied / metrics.CONFIG).read_text() == before
+
+
+class Lazy(GoalEnv):
+    """Names nothing of its own."""
+
+
+def test_who_inherits_the_protocol_lacks_nothing():
+    with pytest.raises(TypeError, match="abstract"):
+        Lazy()  # pyright: ignore[reportAbstractUsage]
+
+
+def wrong(cost, *, at_the_start: bool = False):
+    """The toy with other costs after a step."""
+
+    class Wrong(PointEnv):
+        def begin(self, start):
+            first = super().begin(start)
+            return first.replace(cost=cost(first)) if at_the_start else first
+
+        def step(self, state, action):
+            return super().step(state, action).replace(cost=cost(state))
+
+    return Wrong()
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        (wrong(lambda state: jnp.zeros(3)), r"plays no episode: .* differ: .*cost.*float32\[2\]"),
+        (wrong(lambda state: 1 if state.dropped else 0), "plays no episode: `if`, `and` and"),
+        (PointEnv(observation_size=3), "env: Point plays no episode: .*shape"),
+        (
+            wrong(lambda state: jnp.zeros(2, int), at_the_start=True),
+            r"env: Point plays episodes with cost int32 \(15, 2\), and float32 \(15, 2\) is",
+        ),
+    ],
+)
+def test_an_environment_that_plays_no_episode_is_refused_in_one_line(
+    env, complaint, config, tmp_path
+):
+    with pytest.raises(UserError, match=complaint) as error:
+        run(env, config, tmp_path / "r").start()
+    assert "\n" not in str(error.value) and not (tmp_path / "r").exists()
+
+
+def test_a_missing_plugin_is_refused_before_the_folder_is_made(toy, config, tmp_path):
+    with pytest.raises(UserError, match=r"plugin: nope\.py is no file"):
+        run(toy, with_(config, plugin="nope.py"), tmp_path / "r").start()
+    assert not (tmp_path / "r").exists()
 
 
 def test_what_does_not_score_itself_needs_a_judge(toy, config, tmp_path):

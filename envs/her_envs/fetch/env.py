@@ -17,7 +17,7 @@ from her_envs.fetch import cost, observe
 from her_envs.fetch.tasks import HORIZON, FetchTask
 from her_envs.physics.base import Physics, Readings
 from her_jax.errors import UserError
-from her_jax.types import Box, CostSpec, GoalObs, GoalSpec, Key, RewardPair
+from her_jax.types import Box, CostSpec, GoalEnv, GoalObs, GoalSpec, Key, RewardPair
 
 POSITION_SCALE = 0.05
 """Metres that a full action moves the mocap target per step."""
@@ -65,8 +65,8 @@ class FetchStart(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FetchEnv:
-    """One Fetch task; satisfies `her_jax.types.GoalEnv`.
+class FetchEnv(GoalEnv):
+    """One Fetch task.
 
     Semantics are Gymnasium-Robotics' Fetch v4: 25 Hz Cartesian control of the gripper through a
     mocap weld, sparse reward, 50 steps, no termination. Build it with `her_envs.make`.
@@ -96,11 +96,6 @@ class FetchEnv:
         return HORIZON
 
     @property
-    def steps_per_action(self) -> int:
-        """Actions are not held; `her_envs.Repeated` does that."""
-        return 1
-
-    @property
     def seconds_per_action(self) -> float:
         """25 actions a second."""
         return self.physics.scene.dt
@@ -124,11 +119,6 @@ class FetchEnv:
     def bytes_per_env(self) -> int:
         """Device memory that physics takes for an environment."""
         return self.physics.bytes_per_simulation
-
-    @property
-    def discrete(self) -> bool:
-        """Actions are continuous."""
-        return False
 
     @property
     def goal_spec(self) -> GoalSpec:

@@ -19,7 +19,7 @@ import numpy as np
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import SUBSTEPS, FetchTask
 from her_envs.physics.base import Scene
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 
 VARIANTS = ("stock", "fast", "portable")
 """The original's model, and the smaller ones of `prune`."""
@@ -92,9 +92,8 @@ def _compiled(spec: mujoco.MjSpec, task: FetchTask) -> mujoco.MjModel:
 
 
 def _unloadable(task: FetchTask, error: Exception) -> UserError:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(
-        f"Fetch meshes: {asset_folder() / task.xml} does not load ({first_line}); "
+        f"Fetch meshes: {asset_folder() / task.xml} does not load ({reason(error)}); "
         "reinstall with: pip install --force-reinstall gymnasium-robotics==1.4.2"
     )
 
