@@ -234,14 +234,14 @@ def parts(config: Config, rounds: int) -> dict[str, float]:
 
     @jax.jit
     def relabel(replay: buffer.BufferState) -> jax.Array:
-        distribution = train.replayed_episodes(config, replay)
+        distribution = train.episode_distribution(config, replay)
 
         def draw(key: jax.Array) -> jax.Array:
             sample_key, label_key = jax.random.split(key)
             steps = buffer.sample(replay, sample_key, config.replay.batch_size, distribution)
             batch, reward = train.replayed(env, config, replay, steps, label_key)
-            way = train.returns(env, config, replay, steps, batch, reward)
-            used = (batch.observation, batch.action, batch.desired_goal, way)  # by the learner
+            window = train.returns(env, config, replay, steps, batch, reward)
+            used = (batch.observation, batch.action, batch.desired_goal, window)  # by the learner
             return jax.numpy.stack([jax.numpy.sum(x) for x in jax.tree.leaves(used)]).sum()
 
         def draw_at_once(total: jax.Array, keys: jax.Array) -> tuple[jax.Array, None]:

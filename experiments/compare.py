@@ -73,6 +73,7 @@ def table(records: dict[str, record.AuditRecord], trained: dict[str, tuple[str, 
     lines = [_line(header), _line(["---"] * len(header))]
     for name, audited in records.items():
         figures, relabel = audited.report_metrics, audited.relabel_strategy
+        idle = relabel["strategy"] == "none"
         success, goals = figures["requested_goal_success"], audited.evaluation["episodes"]
         _, low, high = statistics.success_interval(round(success * goals), goals)
         cells = [
@@ -81,7 +82,7 @@ def table(records: dict[str, record.AuditRecord], trained: dict[str, tuple[str, 
             f"{success:.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{figures['no_action_success']:.3f}",
-            f"{relabel['strategy']}, k = {relabel['k']:g}",
+            relabel["strategy"] + ("" if idle else f", k = {relabel['k']:g}"),
             ", ".join(audited.failure_labels) or "none",
         ]
         cells += [f"{channel['episode_sum']:.3g}" for channel in audited.costs.values()]

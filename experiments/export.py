@@ -21,6 +21,7 @@ from jax import export
 
 import launch
 from her_jax import metrics
+from her_jax.runner import Run
 from her_jax.types import GoalObs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -34,12 +35,21 @@ def main(run: Annotated[Path, tyro.conf.Positional], out: Path | None = None) ->
       out: File to write; default RUN/policy.jax.
     """
     where = out or run / metrics.EXPORTED
-    opened = launch.open_run(run)
-    _, state = opened.restore_policy()
-    env = opened.judge
+    write(launch.open_run(run), where)
+    launch.console.print(f"wrote {where}")
+
+
+def write(run: Run, out: Path) -> None:
+    """Writes the policy of a run's latest checkpoint.
+
+    Raises:
+      UserError: if there is no policy, or the file cannot be written; one that was there stays.
+    """
+    _, state = run.restore_policy()
+    env = run.judge
 
     def policy(observation: jax.Array, desired_goal: jax.Array) -> jax.Array:
-        return opened.act(state, GoalObs(observation, jnp.zeros_like(desired_goal), desired_goal))
+        return run.act(state, GoalObs(observation, jnp.zeros_like(desired_goal), desired_goal))
 
     (count,) = export.symbolic_shape("n")
     shapes = [
@@ -47,10 +57,9 @@ def main(run: Annotated[Path, tyro.conf.Positional], out: Path | None = None) ->
         for size in (env.observation_size, env.goal_spec.size)
     ]
     exported = export.export(jax.jit(policy), platforms=PLATFORMS)(*shapes)
-    with launch.writing("out", where):
-        where.parent.mkdir(parents=True, exist_ok=True)
-        metrics.write_whole(where, lambda partial: partial.write_bytes(exported.serialize()))
-    launch.console.print(f"wrote {where}")
+    with launch.writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        metrics.write_whole(out, lambda partial: partial.write_bytes(exported.serialize()))
 
 
 if __name__ == "__main__":

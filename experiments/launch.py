@@ -179,7 +179,17 @@ def require_judge(option: str, physics: str) -> None:
 
 
 def make_env(settings: EnvConfig) -> GoalEnv:
-    """The environment that the settings name."""
+    """The environment that the settings name.
+
+    Raises:
+      UserError: if a setting is unknown, or the task is of a user's own.
+    """
+    if settings.task not in her_envs.names():
+        raise UserError(
+            f"environment: {settings.task!r} is unknown; choose one of "
+            f"{', '.join(her_envs.names())}, or open a run of your own task from Python "
+            "(docs/python.md)"
+        )
     return her_envs.make(
         settings.task,
         physics=settings.physics,

@@ -214,7 +214,11 @@ def main() -> None:
                 group.require(runs, sweep.batch)
             _create(folder, sweep.settings[0].config.replay.plugin)
             locks.enter_context(lock.alone(folder))
-        run(sweep, groups, folder, sittings)
+        try:
+            run(sweep, groups, folder, sittings)
+        except KeyboardInterrupt:
+            launch.status.print(f"go on with sweep.py --resume {folder}", markup=False)
+            raise
 
 
 def reopen(folder: Path) -> tuple[Sweep, list[list[Run]], list[dict[str, Any]]]:

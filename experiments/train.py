@@ -22,11 +22,11 @@ import grouping
 import launch
 import plot
 import presets
-from her_jax import metrics, relabel
+from her_jax import checkpoint, metrics, relabel
 from her_jax.audit import record
 from her_jax.config import AGENTS, Config, ReplayConfig
 from her_jax.errors import UserError
-from her_jax.runner import Run
+from her_jax.runner import PLUGIN, Run
 from her_jax.train import TrainState
 
 _PREFIX = re.compile(r"^--(env|train|replay|agent|normalizer)\.([\w-]+)")
@@ -39,8 +39,8 @@ class Options:
 
     preset: str = "tuned"
     """Where settings start from: "tuned" (the task's own preset), "efficient" (on FetchPush fewer
-    environment steps, more seconds each), "plappert2018", or "accelerator" (many environments,
-    fewer updates a step)."""
+    environment steps, more seconds each), "plappert2018", "accelerator" (many environments, fewer
+    updates a step), or the folder of a run, whose settings they then are."""
     algorithm: str | None = None
     """Agent: "ddpg", "td3", "sac" or "dqn"; default the preset's."""
     out: Path | None = None
@@ -73,9 +73,9 @@ def main() -> None:
     """Parses the command line, trains, and prints where the results are."""
     words = sys.argv[1:]
     began = time.perf_counter()
-    if any(word == "--resume" or word.startswith("--resume=") for word in words):
+    resumes = any(word == "--resume" or word.startswith("--resume=") for word in words)
+    if resumes:
         run, video = reopen(words)
-        state, summary = run.resume()
     else:
         settings = parse(words)
         require_effect(named(words), [settings.config])
@@ -83,9 +83,21 @@ def main() -> None:
         video = settings.options.video
         run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
         launch.console.print(f"run folder: {run.folder}")
-        state, summary = run.start()
+    try:
+        state, summary = run.resume() if resumes else run.start()
+    except KeyboardInterrupt:
+        launch.status.print(what_is_saved(run), markup=False)
+        raise
     finish(run, state, summary, video)
     launch.console.print(f"total {time.perf_counter() - began:.1f} s; results in {run.folder}")
+
+
+def what_is_saved(run: Run) -> str:
+    """What an interruption leaves, in a line."""
+    epoch, period = checkpoint.latest(run.folder), run.config.train.checkpoint_period
+    if epoch is None:
+        return f"nothing was saved: the first checkpoint is that of epoch {min(period, run.epochs)}"
+    return f"saved until epoch {epoch} of {run.epochs}; go on with train.py --resume {run.folder}"
 
 
 def reopen(words: list[str]) -> tuple[Run, bool]:
@@ -119,11 +131,9 @@ def parse(words: list[str]) -> Launch:
     else:
         task, flags = words[0], words[1:]
     flags = [_PREFIX.sub(_without_section, word) for word in flags]
-    launch.load_plugin(_value(flags, "--plugin", ""))
-    bits = _value(flags, "--n", "10")
-    preset = presets.load(
-        _value(flags, "--preset", "tuned"), task, int(bits) if bits.isdecimal() else 10
-    )
+    preset = _preset(task, flags)
+    if plugin := _value(flags, "--plugin", ""):
+        launch.load_plugin(plugin)
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
     _require_own(flags, algorithm)
@@ -141,6 +151,26 @@ def parse(words: list[str]) -> Launch:
             f"task: {task!r} and --task {settings.config.env.task!r} differ; name it once, first"
         )
     return settings
+
+
+def _preset(task: str, flags: list[str]) -> Config:
+    """The settings that the flags are over: of a preset, or of a run.
+
+    Raises:
+      UserError: if there is no such preset, or the run is of another task.
+    """
+    name = _value(flags, "--preset", "tuned")
+    folder = Path(name)
+    if name in presets.PRESETS or not folder.is_dir():
+        bits = _value(flags, "--n", "10")
+        return presets.load(name, task, int(bits) if bits.isdecimal() else 10)
+    config = launch.read_config(folder)
+    if config.env.task != presets.environment(task):
+        raise UserError(f"preset: {folder} is of {config.env.task}; name that task first")
+    if config.replay.plugin:
+        kept = dataclasses.replace(config.replay, plugin=str(folder / PLUGIN))
+        config = dataclasses.replace(config, replay=kept)
+    return config
 
 
 def named(words: Iterable[str]) -> list[str]:

@@ -39,9 +39,9 @@ class Returns(NamedTuple):
     """What a transition [B, ...] is worth before its value is bootstrapped.
 
     Attributes:
-      reward: float32 [B], discounted sum of the rewards on the way.
-      discount: float32 [B], gamma to the number of steps on the way.
-      next_observation: float32 [B, O], where the way ends.
+      reward: float32 [B], discounted sum of the rewards in the n-step window.
+      discount: float32 [B], gamma to the number of steps in it.
+      next_observation: float32 [B, O], where it ends.
     """
 
     reward: jax.Array
@@ -56,13 +56,13 @@ class Drawn(NamedTuple):
       steps: which stored steps.
       transitions: what relabelling made of them.
       reward: float32 [B], the reward of each step.
-      way: what the learner was given in its place: the same for `n_step` 1.
+      window: what the learner was given in the reward's place: the same for `n_step` 1.
     """
 
     steps: Moment
     transitions: Transition
     reward: jax.Array
-    way: Returns
+    window: Returns
 
 
 class TrainState(struct.PyTreeNode):
@@ -243,8 +243,8 @@ def relabelled(
     return jax.vmap(one)(steps, jax.random.split(key, steps.time.shape[0]))
 
 
-def replayed_episodes(config: Config, replay: buffer.BufferState) -> jax.Array | None:
-    """How often each stored episode is replayed, for `buffer.sample`; None if equally often."""
+def episode_distribution(config: Config, replay: buffer.BufferState) -> jax.Array | None:
+    """Cumulative distribution of replayed episodes, for `buffer.sample`; None if uniform."""
     if config.replay.priority == "uniform":
         return None
     return buffer.cumulative(replay, config.replay.priority_share)
@@ -270,10 +270,10 @@ def returns(
     transitions: Transition,
     reward: jax.Array,
 ) -> Returns:
-    """n-step returns from `steps` [B], every reward on the way under the goal of the row.
+    """n-step returns from `steps` [B], every reward in the window under the goal of the row.
 
-    A way ends after `n_step` steps or with its episode, whose last state is bootstrapped like any
-    other because nothing is terminal. With more than one step the return is that of the stored
+    A window ends after `n_step` steps or with its episode, whose last state is bootstrapped like
+    any other because nothing is terminal. With more than one step the return is that of the stored
     actions, which the policy may no longer take: it is off-policy and not corrected.
     """
     discount, n_step = config.agent.discount, config.replay.n_step
@@ -310,20 +310,21 @@ def learn(
     Returns:
       The learner, the means of its metrics, and `audited_rows` rows of each batch, [B, ...].
     """
-    settings, distribution = config.replay, replayed_episodes(config, replay)
+    settings, distribution = config.replay, episode_distribution(config, replay)
 
     def draw(key):
         sample_key, label_key, noise_key, update_key = jax.random.split(key, 4)
         steps = buffer.sample(replay, sample_key, settings.batch_size, distribution)
-        batch, reward = replayed(env, config, replay, steps, label_key)
-        way = returns(env, config, replay, steps, batch, reward)
-        inputs = _inputs(config, statistics, batch, way, noise_key)
+        transitions, reward = replayed(env, config, replay, steps, label_key)
+        window = returns(env, config, replay, steps, transitions, reward)
+        given = batch(config, statistics, transitions, window, noise_key)
         labels = {
             "replayed_reward": jnp.mean(reward),
-            "hindsight_ratio": jnp.mean(batch.hindsight),
+            "hindsight_ratio": jnp.mean(transitions.hindsight),
         }
-        shown = jax.tree.map(lambda x: x[: settings.audited_rows], Drawn(steps, batch, reward, way))
-        return (inputs, update_key), (labels, shown)
+        seen = Drawn(steps, transitions, reward, window)
+        shown = jax.tree.map(lambda x: x[: settings.audited_rows], seen)
+        return (given, update_key), (labels, shown)
 
     def update(learner, drawn):
         with _precision(config.train.matmul_precision):
@@ -351,11 +352,11 @@ def _precision(name: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if name == "default" else jax.default_matmul_precision(name)
 
 
-def _inputs(
+def batch(
     config: Config,
     statistics: normalizer.NormalizerState,
     transitions: Transition,
-    way: Returns,
+    window: Returns,
     key: Key,
 ) -> Batch:
     """What the agent sees of transitions [B]: both states under the same goal, normalised.
@@ -372,7 +373,7 @@ def _inputs(
     return Batch(
         inputs=normalized(_noisy(config, transitions.observation, now_key)),
         action=transitions.action,
-        reward=way.reward,
-        discount=way.discount,
-        next_inputs=normalized(_noisy(config, way.next_observation, next_key)),
+        reward=window.reward,
+        discount=window.discount,
+        next_inputs=normalized(_noisy(config, window.next_observation, next_key)),
     )

@@ -168,6 +168,49 @@ def test_what_one_physics_trained_another_scores(trained):
     assert told["evaluation"]["physics"] == "warp" and told["evaluation"]["episodes"] == 4
 
 
+def test_a_run_trains_again_with_its_settings_by_its_folder(trained):
+    """Whatever the presets have become."""
+    settings = train_script.parse(["fetch-push", "--preset", str(trained / "run")]).config
+    assert settings == launch.read_config(trained / "run")
+    words = ["fetch-push", "--preset", str(trained / "run"), "--seed", "7", "--k", "8"]
+    other = train_script.parse(words).config
+    assert (other.seed, other.replay.k, ddpg(other).hidden) == (7, 8.0, (8,))
+    for folder in sorted((REPO / "experiments" / "reference").glob("*-seed0")):
+        kept = launch.read_config(folder)
+        assert train_script.parse([kept.env.task, "--preset", str(folder)]).config == kept
+    with pytest.raises(UserError, match=r"preset: .*run is of FetchPush; name that"):
+        train_script.parse(["fetch-slide", "--preset", str(trained / "run")])
+    with pytest.raises(UserError, match=r"preset: 'best' is unknown; .*, or a run's folder"):
+        train_script.parse(["fetch-slide", "--preset", "best"])
+
+
+def test_an_interrupted_run_says_what_is_saved(trained, tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(launch.status, "print", lambda text, **_: said.append(text))
+
+    def interrupted(run):
+        if not run.folder.exists():
+            run.create()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "start", interrupted)
+    monkeypatch.setattr(Run, "resume", interrupted)
+    shutil.copytree(trained / "run", tmp_path / "run")
+    for words in (["bit-flip", "--out", str(tmp_path / "b")], ["--resume", str(tmp_path / "run")]):
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        with pytest.raises(KeyboardInterrupt):
+            train_script.main()
+    new, old = said
+    assert new == "nothing was saved: the first checkpoint is that of epoch 10"
+    assert old == f"saved until epoch 2 of 2; go on with train.py --resume {tmp_path / 'run'}"
+
+
+def test_a_run_of_a_task_of_ones_own_is_opened_from_python(trained, tmp_path):
+    copy_of(trained / "run", tmp_path, "config.json", '"task": "FetchPush"', '"task": "Mine"')
+    with pytest.raises(UserError, match=r"environment: 'Mine' is unknown; .* \(docs/python\.md\)"):
+        launch.open_run(tmp_path / "run")
+
+
 def test_a_run_opens_where_the_physics_that_it_was_trained_on_is_missing(
     trained, tmp_path, monkeypatch
 ):
@@ -345,6 +388,7 @@ def test_a_terminal_shows_a_clock_that_fits(monkeypatch, capsys):
 
 def test_every_setting_reaches_the_environment(monkeypatch):
     """And success is judged on the stock model."""
+    monkeypatch.setattr(her_envs, "names", lambda: ["task"])
     made: list[tuple[str, dict[str, Any]]] = []
 
     def make(name, **options):

@@ -45,7 +45,8 @@ def load(preset: str, task: str, bits: int = 10) -> Config:
     env = environment(task)
     task = word(env)
     if preset not in PRESETS:
-        raise UserError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+        known = ", ".join(PRESETS)
+        raise UserError(f"preset: {preset!r} is unknown; choose one of {known}, or a run's folder")
     if task not in PRESETS[preset]:
         raise UserError(f"preset: {preset!r} has no settings for {task}; use tuned")
     name = task.replace("-", "_") if preset == "tuned" else preset

@@ -107,7 +107,7 @@ def measure(
     played, dropped = evaluate.episodes(env, greedy, starts)
     idle = evaluate.episodes(env, evaluate.no_action(env), starts)
     tried = evaluate.episodes(env, exploring, starts, explore_key)
-    distribution = train.replayed_episodes(config, state.buffer)
+    distribution = train.episode_distribution(config, state.buffer)
     steps = buffer.sample(state.buffer, rows_key, SAMPLED_ROWS, distribution)
     drawn, reward = train.replayed(env, config, state.buffer, steps, label_key)
     numbers = {

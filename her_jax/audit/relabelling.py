@@ -56,7 +56,7 @@ REASONS = {
     "finite": "NaN or infinity",
     "workspace": "the goal lies outside the workspace",
     "terminated": "the done flag is not that of the row's goal",
-    "return": "a reward of the n-step return is not that of the row's goal, or the way is another",
+    "return": "a reward of the n-step return is not of the row's goal, or the window is another",
 }
 
 

@@ -62,7 +62,7 @@ def check_drawn(
     )
     report.violations["stored"] |= (claim.episode < 0) | (claim.episode >= stored)
     if config.replay.n_step > 1:
-        report.violations["return"] = ~_right_returns(config, reward, held, claim, drawn.way)
+        report.violations["return"] = ~_right_returns(config, reward, held, claim, drawn.window)
     return report
 
 
@@ -71,11 +71,11 @@ def _right_returns(
     reward: relabelling.Scorer,
     held: Any,
     claim: relabelling.Claim,
-    way: train.Returns,
+    window: train.Returns,
 ) -> np.ndarray:
     """Rows [B] whose n-step return, discount and last observation are those of the stored episode.
 
-    Every reward on the way is computed anew under the goal of the row, as far as numbers of that
+    Every reward in the window is computed anew under the goal of the row, as far as numbers of that
     precision can tell.
     """
     horizon, gamma = held.action.shape[1], config.agent.discount
@@ -90,9 +90,9 @@ def _right_returns(
         factor *= np.where(going, gamma, 1.0)
         end += going
     return (
-        np.isclose(way.reward, np.clip(way.reward, least, most), rtol=1e-4, atol=1e-5)
-        & np.isclose(way.discount, factor, rtol=1e-4)
-        & (np.asarray(way.next_observation) == held.observation[row, end]).all(-1)
+        np.isclose(window.reward, np.clip(window.reward, least, most), rtol=1e-4, atol=1e-5)
+        & np.isclose(window.discount, factor, rtol=1e-4)
+        & (np.asarray(window.next_observation) == held.observation[row, end]).all(-1)
     )
 
 

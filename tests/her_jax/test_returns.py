@@ -54,7 +54,7 @@ def test_returns_equal_a_loop(config, walks, n_step):
         drawn, reward = train.replayed(env, config, walks, steps, key)
         return drawn, reward, train.returns(env, config, walks, steps, drawn, reward)
 
-    drawn, reward, way = run(jax.random.key(1))
+    drawn, reward, window = run(jax.random.key(1))
     assert 0.5 < np.mean(drawn.relabelled) < 1
     seen = set()
     for row in range(STORED * horizon):
@@ -63,13 +63,13 @@ def test_returns_equal_a_loop(config, walks, n_step):
         while t < horizon and t - time < n_step:
             pay = env.reward(walks.episodes.achieved_goal[episode, t + 1], drawn.desired_goal[row])
             total, factor, t = total + factor * float(pay), factor * gamma, t + 1
-        np.testing.assert_allclose(way.reward[row], total, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(way.discount[row], factor, rtol=1e-5)
+        np.testing.assert_allclose(window.reward[row], total, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(window.discount[row], factor, rtol=1e-5)
         np.testing.assert_array_equal(
-            way.next_observation[row], walks.episodes.observation[episode, t]
+            window.next_observation[row], walks.episodes.observation[episode, t]
         )
         seen.add(t - time)
-    assert seen == set(range(1, min(n_step, horizon) + 1))  # ways that the end cuts short too
+    assert seen == set(range(1, min(n_step, horizon) + 1))  # windows that the end cuts short too
     assert set(np.asarray(reward).tolist()) == {-1.0, 0.0}
 
 
@@ -79,23 +79,23 @@ def test_the_learner_is_given_them(config, walks):
     env = PointEnv()
     state = train.init(env, agents.DDPG(ddpg(config), 2), config, jax.random.key(0))
     (_, _, drawn), (batch,) = learn(env, config, state.learner, state.normalizer, walks)
-    way = train.returns(env, config, walks, drawn.steps, drawn.transitions, drawn.reward)
-    np.testing.assert_allclose(batch.reward, way.reward, rtol=1e-6)
-    np.testing.assert_allclose(batch.discount, way.discount, rtol=1e-6)
+    window = train.returns(env, config, walks, drawn.steps, drawn.transitions, drawn.reward)
+    np.testing.assert_allclose(batch.reward, window.reward, rtol=1e-6)
+    np.testing.assert_allclose(batch.discount, window.discount, rtol=1e-6)
     assert len(np.unique(np.asarray(batch.discount))) > 1 and batch.reward.min() < -1
     inputs = normalizer.inputs(
-        state.normalizer, way.next_observation, drawn.transitions.desired_goal, config.normalizer
+        state.normalizer, window.next_observation, drawn.transitions.desired_goal, config.normalizer
     )
     np.testing.assert_allclose(batch.next_inputs, inputs, rtol=1e-6)
 
 
 def stale_goals(returns, env, config, replay, steps, transitions, reward):
     """The first reward is right, later ones are those of the requested goal."""
-    way = returns(env, config, replay, steps, transitions, reward)
+    window = returns(env, config, replay, steps, transitions, reward)
     asked = transitions._replace(desired_goal=replay.episodes.desired_goal[steps.episode])
     paid = env.reward(asked.next_achieved_goal, asked.desired_goal)
     unchanged = returns(env, config, replay, steps, asked, paid)
-    return way._replace(reward=unchanged.reward - paid + reward)
+    return window._replace(reward=unchanged.reward - paid + reward)
 
 
 @pytest.mark.parametrize("honest", [True, False])
@@ -110,7 +110,7 @@ def test_the_auditor_recomputes_them(config, tmp_path, monkeypatch, honest):
 
 
 @pytest.mark.parametrize(("units", "right"), [(1, True), (9, False)])
-def test_a_reward_on_the_way_may_be_rounded_otherwise(config, units, right):
+def test_a_reward_in_the_window_may_be_rounded_otherwise(config, units, right):
     """The second of two steps ends on the tolerance, or some units in the last place beyond it."""
     env = PointEnv()
     config = with_(config, n_step=2)
@@ -125,7 +125,7 @@ def test_a_reward_on_the_way_may_be_rounded_otherwise(config, units, right):
     goal = np.zeros(2, np.float32)
     claim = relabelling.row(held, time=0, goal=goal, reward=-1.0, relabelled=False)
     gamma = config.agent.discount
-    way = train.Returns(
+    window = train.Returns(
         reward=jnp.array([-1.0 + gamma * 0.0]),
         discount=jnp.array([gamma**2]),
         next_observation=held.observation[:, 2],
@@ -134,5 +134,5 @@ def test_a_reward_on_the_way_may_be_rounded_otherwise(config, units, right):
     def pay(achieved: np.ndarray, goals: np.ndarray) -> np.ndarray:
         return -(np.abs(achieved - goals)[:, 0] > np.float32(env.tolerance)).astype(np.float32)
 
-    (found,) = replay._right_returns(config, pay, held, claim, way)
+    (found,) = replay._right_returns(config, pay, held, claim, window)
     assert found == right
