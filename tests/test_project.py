@@ -34,7 +34,7 @@ import sweeping
 import table
 import versus_sb3
 from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, script, tiny_config, with_
-from her_jax import agents, metrics, relabel, train
+from her_jax import agents, checkpoint, metrics, relabel, train
 from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -95,16 +95,25 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
     known = set(relabel.STRATEGIES)
     pages = "".join((REPO / name).read_text() for name in ("README.md", "docs/python.md"))
     examples = [part.split("```")[0] for part in pages.split("```python")[1:]]
-    assert len(examples) == 6
+    assert len(examples) == 9
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPO / "experiments" / "policies" / "fetch-push", "runs/RUN")
     Path("experiments").symlink_to(REPO / "experiments")
-    monkeypatch.setattr(Run, "start", lambda run: (run.prepare(), run.create()))
+    audited: list[int] = []
+
+    def start(run):
+        run.prepare()
+        state = jax.jit(run._init)(jax.random.key(0))
+        checkpoint.save(run.folder, run.epochs, state, run.create())
+        return state, {}
+
+    monkeypatch.setattr(Run, "start", start)
+    monkeypatch.setattr(Run, "audit", lambda *given: audited.append(given[-1].episodes))
     export.main(Path("runs/RUN"))
     names: dict[str, Any] = {}
     for example in examples:
         exec(example, names)
-        if "restore_policy" in example:
+        if "launch.open_run" in example:
             assert int(names["trained"].env_steps) == 260_000
         if "def act" in example:
             obs = names["state"].obs
@@ -113,6 +122,9 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
             np.testing.assert_allclose(by_hand, acted, atol=1e-4)
     assert names["actions"].shape == (5, 4)
     assert metrics.read_json(Path("runs/point/config.json"))["env"]["task"] == "Point"
+    assert audited == [200] and Path("runs/point/policy.jax").is_file()
+    assert int(names["state"].env_steps) == 2 * 2400 and names["reward"].shape == (256,)
+    assert 0.7 < float(names["batch"].relabelled.mean()) < 0.9
     (new,) = set(relabel.STRATEGIES) - known
     del relabel.STRATEGIES[new], relabel.AUDITED_AS[new]
 

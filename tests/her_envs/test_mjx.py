@@ -23,6 +23,7 @@ from conftest import LEARNING, SILENT, fetch, optimised, same, with_
 from her_envs.fetch import model as scenes
 from her_envs.fetch import prune
 from her_envs.fetch.tasks import TASKS
+from her_envs.physics import mjx
 from her_envs.physics.mjx import GRAPH_MODES, RATES, Mjx, MjxState, hoisted, over_any_batch
 from her_envs.physics.native import floats
 from her_jax import agents, rollout, train
@@ -62,7 +63,8 @@ def played(name: str, physics: str = "warp", model: str = "stock"):
 
 PRUNED = [model for model in scenes.VARIANTS if model != "stock"]  # that one is test_reference's
 NATIVE = [(name, "native", model) for name in TASKS for model in PRUNED]
-WARP = [(name, "warp", "stock") for name in TASKS] + [("FetchPush", "warp", "fast")]
+DEVICE = [(name, "warp", "stock") for name in TASKS]
+DEVICE += [("FetchPush", "warp", "fast"), ("FetchReach", "jax", "portable")]
 LONG = [(name, "warp", model) for name in TASKS for model in PRUNED]
 LONG += [(name, "jax", "portable") for name in TASKS]
 
@@ -71,8 +73,8 @@ LONG += [(name, "jax", "portable") for name in TASKS]
     ("name", "physics", "model"),
     [
         *NATIVE,
-        *WARP,
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG if each not in WARP),
+        *DEVICE,
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG if each not in DEVICE),
     ],
 )
 def test_every_backend_and_model_keeps_the_contract(name, physics, model):
@@ -102,6 +104,18 @@ def test_every_backend_and_model_keeps_the_contract(name, physics, model):
     force, depth = np.asarray(expected[1].cost)[:, :2].T
     assert depth.all() or not env.task.has_object
     assert force.any() == (name in ("FetchPush", "FetchSlide"))  # the hand starts on the table
+
+
+def test_pure_jax_warns_where_it_may_hang(monkeypatch):
+    """A batch of some 300 and more waits for ever, by `lapack_spotrf` of jaxlib 0.10.2."""
+    monkeypatch.setenv("NPROC", "1")
+    assert not mjx._may_hang()
+    monkeypatch.delenv("NPROC")
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 1))
+    assert not mjx._may_hang()
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 0))
+    with pytest.warns(RuntimeWarning, match="'jax' can hang on a CPU .* NPROC=1"):
+        her_envs.make("FetchReach", physics="jax", model="portable")
 
 
 @pytest.mark.slow

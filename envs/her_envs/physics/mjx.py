@@ -23,6 +23,8 @@ import copy
 import functools
 import importlib.util
 import io
+import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +134,13 @@ class Mjx:
             simulate the model.
         """
         require_options(nconmax, njmax, graph_mode)
+        if implementation == "jax" and _may_hang():
+            warnings.warn(
+                "physics: 'jax' can hang on a CPU with this jaxlib, from some 250 environments at "
+                "a time; give it one thread with NPROC=1, or install jax 0.11.1",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self.scene, self.name = scene, implementation
         self.nconmax, self.njmax = nconmax, njmax
         model = scene.model
@@ -438,6 +447,17 @@ def require_options(nconmax: int, njmax: int, graph_mode: str) -> None:
         raise UserError(
             f"graph_mode: {graph_mode!r} is unknown; choose one of {', '.join(GRAPH_MODES)}"
         )
+
+
+def _may_hang() -> bool:
+    """Whether XLA has threads that may all wait for each other.
+
+    jaxlib before 0.11.1 splits large batches of Cholesky factors among the threads that call for
+    them, and each call waits for its parts: as many calls at a time as threads wait for ever. A
+    program of rigid bodies makes such calls side by side.
+    """
+    waits = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11, 1)
+    return waits and os.environ.get("NPROC") != "1"
 
 
 def _fields_of(model: mujoco.MjModel, rows: np.ndarray) -> dict[str, jax.Array]:
