@@ -251,11 +251,12 @@ def require_finished(run: Path) -> None:
     """Refuses a run that has not ended.
 
     Raises:
-      UserError: if it is no folder, or has no summary.
+      UserError: if it is no run, or has no summary.
     """
     launch.require_folder(run)
     if finished([run]):
         return
+    launch.read_config(run)
     if (run.parent / SWEEP).is_file():
         advice = f"go on with sweep.py --resume {run.parent}"
     elif checkpoint.latest(run) is not None:

@@ -230,15 +230,13 @@ def require_folder(folder: Path) -> None:
 
 
 def load_plugin(path: str) -> None:
-    """Runs a user's Python file, so that what it registers is known; "" for none.
+    """Runs a user's Python file, so that what it registers is known.
 
     What an earlier file registered is forgotten: two versions of one may use the same names.
 
     Raises:
       UserError: if there is no such file, or it fails.
     """
-    if not path:
-        return
     if not Path(path).is_file():
         raise UserError(f"plugin: {path} is no file; name one that registers a strategy")
     relabel.forget()

@@ -12,8 +12,8 @@ mean (IQM) with its 95 % bootstrap interval, steps to a success of 0.90, and doi
 FILE` writes the curves as numbers, a line for each evaluation; such a file, as
 `experiments/reference/sweeps` has them, is drawn in the place of its runs, or beside others.
 
-Without `--out` the picture of a single run or sweep goes into its folder, that of several into the
-current one.
+Without `--out` the picture of a single run or sweep goes into its folder, that of several or of a
+file into the current one.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
       by: settings that tell curves apart; default those that differ.
     """
     lines = []
-    for seeds in grouping.alike(runs, by):
+    for seeds in grouping.alike(runs, by, _title):
         for run in seeds.runs:
             summary = grouping.summary(run) if grouping.finished([run]) else {}
             task, agent = seeds.settings["task"], seeds.settings["agent"]
@@ -253,7 +253,8 @@ def read_csv(path: Path, is_one_of_several: bool = False) -> dict[str, list[Curv
     Raises:
       UserError: if it is no such file.
     """
-    found: dict[str, dict[str, dict[str, list[dict[str, str]]]]] = {}
+    found: dict[tuple[str, str], list[list[dict[str, str]]]] = {}
+    before: dict[str, str] = {}
     panels: dict[str, list[Curve]] = {}
     try:
         with path.open(newline="") as file:
@@ -261,25 +262,32 @@ def read_csv(path: Path, is_one_of_several: bool = False) -> dict[str, list[Curv
             if tuple(reader.fieldnames or ()) != _ORIGIN + _FIGURES + _SOURCE:
                 raise ValueError("it has other columns")
             for line in reader:
-                settings = found.setdefault(_within(line["task"], line["distance_threshold"]), {})
-                seeds = settings.setdefault(line["setting"], {})
-                seeds.setdefault(line["seed"], []).append(line)
-        for title, settings in found.items():
-            for setting, seeds in settings.items():
-                names = [path.parent.name] if is_one_of_several or not setting else []
-                lines = list(seeds.values())
-                curve = Curve(
-                    ": ".join([*names, *([setting] if setting else [])]),
-                    [[int(line["env_steps"]) for line in each] for each in lines],
-                    [[float(line["requested_goal_success"]) for line in each] for each in lines],
-                    {float(s) for each in lines for x in each if (s := x["no_action_success"])},
-                )
-                panels.setdefault(title, []).append(curve)
+                title = _within(line["task"], line["distance_threshold"])
+                seeds = found.setdefault((title, line["setting"]), [])
+                if not before or not _goes_on(before, line):
+                    seeds.append([])
+                seeds[-1].append(line)
+                before = line
+        for (title, setting), seeds in found.items():
+            names = [path.parent.name] if is_one_of_several or not setting else []
+            curve = Curve(
+                ": ".join([*names, *([setting] if setting else [])]),
+                [[int(line["env_steps"]) for line in lines] for lines in seeds],
+                [[float(line["requested_goal_success"]) for line in lines] for lines in seeds],
+                {float(s) for lines in seeds for x in lines if (s := x["no_action_success"])},
+            )
+            panels.setdefault(title, []).append(curve)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"run: {path} holds no curves ({reason(error)}); name another") from None
     if not panels:
         raise UserError(f"run: {path} holds no curves (it has no line); name another")
     return panels
+
+
+def _goes_on(before: dict[str, str], line: dict[str, str]) -> bool:
+    """Whether a line is of the run that the line before it is of; two may have equal settings."""
+    alike = all(before[name] == line[name] for name in _ORIGIN)
+    return alike and int(before["env_steps"]) < int(line["env_steps"])
 
 
 def _title(settings: dict[str, Any]) -> str:

@@ -257,7 +257,7 @@ def _points(config: Config, origin: Origin) -> list[Point] | None:
     try:
         with memory.exhaustible():
             return list(learning_curve(config, origin.episodes, origin.budget_s))
-    except UserError as error:
+    except memory.OutOfMemoryError as error:
         launch.console.print(f"not trained to the end: {error}", markup=False)
         return None
 

@@ -161,14 +161,15 @@ def _preset(task: str, flags: list[str]) -> Config:
     """
     name = _value(flags, "--preset", "tuned")
     folder = Path(name)
-    if name in presets.PRESETS or not folder.is_dir():
+    if not name or name in presets.PRESETS or not folder.is_dir():
         bits = _value(flags, "--n", "10")
         return presets.load(name, task, int(bits) if bits.isdecimal() else 10)
     config = launch.read_config(folder)
     if config.env.task != presets.environment(task):
         raise UserError(f"preset: {folder} is of {config.env.task}; name that task first")
     if config.replay.plugin:
-        kept = dataclasses.replace(config.replay, plugin=str(folder / PLUGIN))
+        used = _value(flags, "--strategy", config.replay.strategy) in relabel.registered()
+        kept = dataclasses.replace(config.replay, plugin=str(folder / PLUGIN) if used else "")
         config = dataclasses.replace(config, replay=kept)
     return config
 

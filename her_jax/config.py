@@ -553,7 +553,7 @@ class Config:
         return values | {"agent": {"name": self.agent.NAME, **values["agent"]}}
 
     def lasting(self) -> dict[str, Any]:
-        """The settings that a run keeps for life, by "part.name"; it may be resumed with others."""
+        """The settings that a run keeps for life, by "part.name"; it may be read with others."""
         return {"seed": self.seed} | {
             f"{part}.{name}": list(value) if isinstance(value, tuple) else value
             for part, values in self.to_dict().items()

@@ -52,19 +52,23 @@ def require(env: GoalEnv, config: Config, buffers: int = 1, playing: int = 1) ->
         )
 
 
+class OutOfMemoryError(UserError):
+    """The device ran out of memory."""
+
+
 @contextlib.contextmanager
 def exhaustible() -> Iterator[None]:
     """Says in one line that the device ran out of memory, which no plan foresees to the byte.
 
     Raises:
-      UserError: in place of XLA's error inside.
+      OutOfMemoryError: in place of XLA's error inside.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise UserError(
+        raise OutOfMemoryError(
             f"memory: the device ran out ({reason(error)}); ask for fewer environments, a smaller "
             "capacity or batch, or fewer goals"
         ) from error

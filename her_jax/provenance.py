@@ -72,7 +72,7 @@ def commit() -> str:
 
 def command() -> str:
     """The command line of this process, as a shell takes it."""
-    return shlex.join(["python", *sys.argv])
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def _git(folder: Path, *words: str) -> str:

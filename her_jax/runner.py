@@ -220,7 +220,14 @@ class Run:
             than before, or nothing is left to train.
         """
         epoch, state, about = self.restore()
-        _require_same_settings(about.get("evaluation", {}), self._evaluation(), self.folder)
+        evaluation = self._evaluation()
+        for name, before in about.get("evaluation", evaluation).items():
+            if evaluation[name] != before:
+                raise UserError(
+                    f"{name}: success of {self.folder} was measured with {before!r}, not "
+                    f"{evaluation[name]!r}; go on with that"
+                )
+        about |= {"evaluation": evaluation, "environment": self.env.name}
         finished = (self.folder / metrics.SUMMARY).exists() and epoch == self.epochs
         if epoch > self.epochs or finished:
             raise UserError(
@@ -639,10 +646,10 @@ def _require_environment(env: GoalEnv, task: str) -> None:
         raise UserError(
             f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
         )
-    if not env.name.startswith(task):  # bit strings have their length behind it
+    if task not in (env.name, env.name.rstrip("0123456789")):  # bit strings have their length
         raise UserError(
-            f"task: the settings say {task!r} and the environment is {env.name}; give "
-            f"EnvConfig(task={env.name!r})"
+            f"task: the settings say {task!r} and the environment is {env.name}; give its name as "
+            "EnvConfig(task=...), without a number at the end if that is a size"
         )
     names = [spec.name for spec in env.cost_specs]
     if len(set(names)) < len(names) or any("success" in name.lower() for name in names):

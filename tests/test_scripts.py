@@ -184,6 +184,21 @@ def test_a_run_trains_again_with_its_settings_by_its_folder(trained):
         train_script.parse(["fetch-slide", "--preset", "best"])
 
 
+def test_a_run_trains_again_with_its_plugin_while_that_is_used(trained, tmp_path):
+    folder = tmp_path / "run"
+    copy_of(trained / "run", tmp_path, "config.json", '"strategy": "future"', '"strategy": "soon"')
+    edit(folder / "config.json", '"plugin": ""', '"plugin": "somewhere.py"')
+    (folder / "plugin.py").write_text(PLUGIN)
+    words = ["fetch-push", "--preset", str(folder)]
+    try:
+        again = train_script.parse(words).config.replay
+        other = train_script.parse([*words, "--strategy", "final"]).config.replay
+    finally:
+        relabel.forget()
+    assert (again.strategy, again.plugin) == ("soon", str(folder / "plugin.py"))
+    assert (other.strategy, other.plugin) == ("final", "")
+
+
 def test_an_interrupted_run_says_what_is_saved(trained, tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(launch.status, "print", lambda text, **_: said.append(text))

@@ -93,6 +93,16 @@ def test_a_preset_without_memory_scores_nothing(quick, tmp_path, monkeypatch):
     assert [trial.score for trial in search.read(tmp_path / "study.csv", FAST)] == [0.0]
 
 
+def test_other_errors_of_a_trial_end_the_search(quick, tmp_path, monkeypatch):
+    def refused(*_):
+        raise UserError("episodes: too many")
+
+    monkeypatch.setattr(search, "learning_curve", refused)
+    with pytest.raises(UserError, match="episodes: too many"):
+        search.main("fetch-push", trials=1, train_s=80.0, out=tmp_path / "study.csv")
+    assert (tmp_path / "study.csv").read_text() == ""
+
+
 def test_a_budget_without_an_epoch_is_refused(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "learning_curve", lambda *_: iter(()))
     with pytest.raises(UserError, match="train_s: the preset ended no epoch within 2 s"):

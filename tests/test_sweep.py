@@ -23,7 +23,7 @@ import sweep
 import table
 import train
 from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, script, with_
-from her_jax import group, lock, memory, metrics, relabel
+from her_jax import group, lock, memory, metrics, provenance, relabel
 from her_jax.audit import record
 from her_jax.errors import UserError
 from her_jax.runner import Run
@@ -79,7 +79,7 @@ def test_a_sweep_leaves_run_folders_and_says_what_it_was(swept):
         assert (swept / name / "audit.md").is_file() and (swept / name / "checkpoints").is_dir()
     about = json.loads((swept / "sweep.json").read_text())
     (sitting,) = about["sittings"]
-    assert "fetch-reach" in sitting["command"] and sitting["batch"] in ("map", "vmap")
+    assert sitting["command"] == provenance.command() and sitting["batch"] in ("map", "vmap")
     assert {"commit", "device", "versions"} <= set(sitting) and sitting["wall_s"] > 0
     assert about["seeds"] == [0, 1] and sitting["stopped"] == {}
     assert [entry["changes"]["strategy"] for entry in about["settings"]] == ["future", "none"]
@@ -214,6 +214,15 @@ def test_a_setting_that_cannot_run_leaves_the_others(swept, tmp_path, monkeypatc
     with pytest.raises(UserError, match=first):
         command(monkeypatch, "--resume", str(folder))
     assert len(asked) == len(groups) > 1
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(launch.status, "print", lambda text, **_: said.append(text))
+    monkeypatch.setattr(group, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command(monkeypatch, "fetch-reach", *GRID, *TINY, "--out", str(tmp_path / "s"))
+    assert said[-1] == f"go on with sweep.py --resume {tmp_path / 's'}"
 
 
 def interrupted(*_):
@@ -517,6 +526,11 @@ def test_tables_of_the_readme_tell_the_settings_of_a_task_apart(tmp_path):
     (runs[0] / metrics.SUMMARY).unlink()
     with pytest.raises(UserError, match="0 is not finished; leave it out"):
         table.table(runs)
+    (tmp_path / "sweep.json").touch()
+    with pytest.raises(UserError, match=f"finished; go on with sweep.py --resume {tmp_path}"):
+        table.table(runs)
+    with pytest.raises(UserError, match=r"holds no config\.json"):
+        grouping.require_finished(REPO)
 
 
 @pytest.mark.parametrize(
@@ -605,6 +619,13 @@ def test_numbers_are_drawn_as_their_runs_are(runs, tmp_path, monkeypatch):
     assert lines[0] == lines[1] and len(lines[0]) > 4
     labels = [text for text in both.get_legend_handles_labels()[1] if text.startswith("folder: ")]
     assert len(labels) == 2 and len(both.lines) == 2 * len(of_runs.lines) - 1  # one floor
+    twin = write_run(tmp_path / "twin", [0.2, 0.3, 0.4], seed=0)
+    dense = write_run(tmp_path / "dense", [0.6, 0.6], reward="dense")
+    plot.write_csv([runs[0], twin, dense], file)
+    ((sparse, other),) = plot.read_csv(file).values()
+    assert (sparse.label, other.label) == ("reward=sparse", "reward=dense")
+    assert sparse.success == [[0.0, 0.9], [0.2, 0.3, 0.4]] and other.success == [[0.6, 0.6]]
+    plot.write_csv(runs, file)
     more: list[dict[str, Any]] = [{"by": ("k",)}, {"table": True}, {"against": "k"}]
     for words in (*more, {"csv": tmp_path / "x.csv"}):
         with pytest.raises(UserError, match=r"numbers\.csv has curves and no settings"):

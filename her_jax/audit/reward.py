@@ -49,6 +49,8 @@ def require(env: GoalEnv) -> None:
     """
     try:
         results = examine(env)
+    except (UserError, jax.errors.JaxRuntimeError):  # the device's
+        raise
     except Exception as error:  # whatever a user's reward may raise
         raise UserError(
             f"reward: {env.name} fails its reward test: {reason(error)}; reward and success take "

@@ -12,6 +12,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import mujoco
 import numpy as np
 import pytest
@@ -110,10 +111,10 @@ def test_pure_jax_warns_where_it_may_hang(monkeypatch):
     """A batch of some 300 and more waits for ever, by `lapack_spotrf` of jaxlib 0.10.2."""
     monkeypatch.setenv("NPROC", "1")
     assert not mjx._may_hang()
-    monkeypatch.delenv("NPROC")
-    monkeypatch.setattr(jax, "__version_info__", (0, 11, 1))
+    monkeypatch.setenv("NPROC", "2")
+    monkeypatch.setattr(jaxlib.version, "__version_info__", (0, 11, 1))
     assert not mjx._may_hang()
-    monkeypatch.setattr(jax, "__version_info__", (0, 11, 0))
+    monkeypatch.setattr(jaxlib.version, "__version_info__", (0, 11, 0))
     with pytest.warns(RuntimeWarning, match="'jax' can hang on a CPU .* NPROC=1"):
         her_envs.make("FetchReach", physics="jax", model="portable")
 

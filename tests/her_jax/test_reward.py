@@ -186,9 +186,9 @@ def test_right_rewards_pass_whatever_the_size_of_their_goal(size):
 @pytest.mark.parametrize(
     ("paid", "complaint"),
     [
-        (lambda apart: -(np.linalg.norm(apart, axis=-1) > 0.1), "NumPy knows no traced values"),
+        (lambda apart: -1.0 * (np.linalg.norm(apart, axis=-1) > 0.1), "NumPy knows no traced"),
         (lambda apart: 0.0 if jnp.linalg.norm(apart) < 0.1 else -1.0, "`if`, `and` and `or` know"),
-        (lambda apart: -(jnp.linalg.norm(apart) > 0.1), "reward"),  # of one pair only
+        (lambda apart: -1.0 * (jnp.linalg.norm(apart) > 0.1), "zero-dimensional"),  # of one pair
     ],
 )
 def test_a_reward_that_cannot_be_run_is_refused_in_one_line(paid, complaint, config, tmp_path):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import her_envs
 from conftest import SILENT, same, tiny_config, with_
-from her_jax import checkpoint, evaluate, goal_set, metrics, runner, train
+from her_jax import checkpoint, evaluate, goal_set, metrics, provenance, runner, train
 from her_jax.audit import record
 from her_jax.config import Config
 from her_jax.errors import UserError
@@ -74,7 +74,9 @@ def test_the_best_success_is_that_of_the_best_epoch(toy, config, copied):
 
 def test_resume_ends_in_the_state_of_an_uninterrupted_run(toy, config, finished, halfway):
     whole, _, _ = finished
+    before = metrics.read_json(halfway / metrics.SUMMARY)["commands"]
     resumed, summary = run(toy, config, halfway).resume()
+    assert before == [provenance.command()] and summary["commands"] == 2 * before
     assert same(whole, resumed)
     assert summary["env_steps"] == 960
     assert [record["epoch"] for record in metrics.read(halfway)] == [1, 2, 3, 4]
@@ -268,8 +270,8 @@ def test_existing_folder_is_refused_and_untouched(toy, config, tmp_path):
 
 def test_checkpoint_of_another_task_is_refused(toy, config, copied):
     before = sorted(path.name for path in copied.rglob("*"))
-    with pytest.raises(UserError, match="is of task 'Point', not 'Po'"):
-        run(toy, with_(config, task="Po"), copied).resume()
+    with pytest.raises(UserError, match="is of task 'Point', not 'Line'"):
+        run(PointEnv(name="Line"), with_(config, task="Line"), copied).resume()
     with pytest.raises(UserError, match="was trained in Point, not in Point3"):
         run(PointEnv(name="Point3"), config, copied).resume()
     assert sorted(path.name for path in copied.rglob("*")) == before
@@ -394,15 +396,16 @@ def test_physics_are_those_of_the_settings(config, tmp_path):
 
 def test_environments_are_of_the_task_of_the_settings(toy, tmp_path):
     """Or a run of one's own would say that it is FetchReach, the default."""
-    with pytest.raises(UserError, match=r"is Point; give EnvConfig\(task='Point'\)"):
-        run(toy, Config(), tmp_path / "r")
+    for task in ("FetchReach", "Po", ""):
+        with pytest.raises(UserError, match=f"task: the settings say '{task}' and .* is Point3; "):
+            run(PointEnv(name="Point3"), with_(Config(), task=task), tmp_path / "r")
 
 
 @pytest.mark.parametrize("change", [{"eval_episodes": 7}, {"scored_on": "warp"}])
 def test_a_run_goes_on_scored_as_before(toy, config, copied, change):
     """Its lines would be of different goals or physics, and its best that of the easier ones."""
     (name,), before = change, (copied / metrics.CONFIG).read_text()
-    with pytest.raises(UserError, match=f"{name}: the checkpoint was trained with .* restore that"):
+    with pytest.raises(UserError, match=f"{name}: success of .* was measured with .*; go on with"):
         Run(toy, with_(config, env_steps=1200, **change), copied, SILENT, judge=toy).resume()
     assert (copied / metrics.CONFIG).read_text() == before
 

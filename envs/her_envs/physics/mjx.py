@@ -30,6 +30,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import mujoco
 import numpy as np
 from flax import struct
@@ -137,7 +138,7 @@ class Mjx:
         if implementation == "jax" and _may_hang():
             warnings.warn(
                 "physics: 'jax' can hang on a CPU with this jaxlib, from some 250 environments at "
-                "a time; give it one thread with NPROC=1, or install jax 0.11.1",
+                "a time; give it one thread with NPROC=1, or install jaxlib 0.11.1",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -456,8 +457,10 @@ def _may_hang() -> bool:
     them, and each call waits for its parts: as many calls at a time as threads wait for ever. A
     program of rigid bodies makes such calls side by side.
     """
-    waits = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11, 1)
-    return waits and os.environ.get("NPROC") != "1"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("NPROC") or str(cores)
+    fixed = jaxlib.version.__version_info__ >= (0, 11, 1)
+    return jax.default_backend() == "cpu" and threads != "1" and not fixed
 
 
 def _fields_of(model: mujoco.MjModel, rows: np.ndarray) -> dict[str, jax.Array]:
