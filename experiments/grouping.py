@@ -34,8 +34,6 @@ _OF_WARP = ("nconmax", "njmax", "graph_mode")
 _PLAIN = {"physics": "native", "model": "stock", "scored_on": "native"}
 """What labels need not say."""
 
-_OF_AGENTS = frozenset(field.name for kind in AGENTS.values() for field in dataclasses.fields(kind))
-
 
 @dataclasses.dataclass(frozen=True)
 class Seeds:
@@ -152,9 +150,10 @@ def differing(groups: Sequence[Seeds]) -> list[str]:
     The agent comes first, then always the setting that, with those before it, tells most groups
     apart. What the agents' configurations hold differs only where groups of one agent differ in it.
     """
+    of_agents = {field.name for kind in AGENTS.values() for field in dataclasses.fields(kind)}
     left = []
     for name in dict.fromkeys(name for seeds in groups for name in seeds.settings):
-        beside = ["agent"] if name in _OF_AGENTS else []
+        beside = ["agent"] if name in of_agents else []
         values = {str(seeds.settings.get(name)) for seeds in groups}
         is_odd = name in _PLAIN and values != {_PLAIN[name]}
         if is_odd or _count(groups, [*beside, name]) > _count(groups, beside):

@@ -10,8 +10,8 @@ import io
 import json
 import os
 import re
-import runpy
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import her_envs
 from her_envs import bitflip
-from her_jax import memory, metrics, relabel
+from her_jax import agents, memory, metrics, relabel
 from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run
@@ -32,6 +32,9 @@ from her_jax.types import GoalEnv, GoalSpec
 console = Console(highlight=False, soft_wrap=True)
 status = Console(highlight=False, soft_wrap=True, stderr=True)
 
+
+_PLUGIN = "her_jax_plugin"
+"""Name of the module that a user's file becomes."""
 
 JUDGES = tuple(name for name in her_envs.PHYSICS if name != "jax")
 """Physics that can simulate the stock model, on which success is measured."""
@@ -232,20 +235,31 @@ def require_folder(folder: Path) -> None:
 def load_plugin(path: str) -> None:
     """Runs a user's Python file, so that what it registers is known.
 
-    What an earlier file registered is forgotten: two versions of one may use the same names.
+    What an earlier file registered is forgotten: two versions of one may use the same names. The
+    file whose work is known runs no second time, for that would make other classes.
 
     Raises:
       UserError: if there is no such file, or it fails.
     """
-    if not Path(path).is_file():
-        raise UserError(f"plugin: {path} is no file; name one that registers a strategy")
-    relabel.forget()
     try:
-        runpy.run_path(path)
+        text = Path(path).read_text()
+    except (OSError, ValueError):
+        raise UserError(f"plugin: {path} is no file; name one that registers something") from None
+    plugin = types.ModuleType(_PLUGIN)
+    known = vars(sys.modules.get(_PLUGIN, plugin)).get("__text__")
+    if known == text and (*relabel.registered(), *agents.registered()):
+        return
+    relabel.forget()
+    agents.forget()
+    plugin.__file__ = path  # where help finds the descriptions of settings
+    sys.modules[_PLUGIN] = plugin
+    try:
+        exec(compile(text, path, "exec"), vars(plugin))
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
         raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
+    vars(plugin)["__text__"] = text
 
 
 def open_run(folder: Path, scored_on: str | None = None) -> Run:

@@ -56,7 +56,7 @@ import plot
 import presets
 import train
 from her_envs import bitflip
-from her_jax import checkpoint, group, lock, memory, metrics, provenance, relabel
+from her_jax import checkpoint, group, lock, memory, metrics, provenance
 from her_jax.config import Config
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run, plugin_hash
@@ -313,9 +313,7 @@ def parse(words: list[str]) -> tuple[Sweep, Path | None]:
         except UserError as error:
             raise UserError(f"seeds: {str(error).removeprefix('seed: ')}") from None
     train.require_effect([*typed, *varied], [setting.config for setting in settings])
-    replays = [setting.config.replay for setting in settings]
-    if not any(replay.strategy in relabel.registered() for replay in replays):
-        train.require_used(replays[0])
+    train.require_used([setting.config for setting in settings])
     settings = _different(settings)
     return Sweep(settings, seeds, options.batch, recipe.against), options.out
 

@@ -22,9 +22,9 @@ import grouping
 import launch
 import plot
 import presets
-from her_jax import checkpoint, metrics, relabel
+from her_jax import agents, checkpoint, metrics, relabel
 from her_jax.audit import record
-from her_jax.config import AGENTS, Config, ReplayConfig
+from her_jax.config import AGENTS, Config
 from her_jax.errors import UserError
 from her_jax.runner import PLUGIN, Run
 from her_jax.train import TrainState
@@ -42,7 +42,8 @@ class Options:
     environment steps, more seconds each), "plappert2018", "accelerator" (many environments, fewer
     updates a step), or the folder of a run, whose settings they then are."""
     algorithm: str | None = None
-    """Agent: "ddpg", "td3", "sac" or "dqn"; default the preset's."""
+    """Agent: "ddpg", "td3", "sac" or "dqn", or one that `--plugin` registers; default the
+    preset's."""
     out: Path | None = None
     """Run folder to make; default runs/TASK-seedN-TIME."""
     video: bool = True
@@ -79,7 +80,7 @@ def main() -> None:
     else:
         settings = parse(words)
         require_effect(named(words), [settings.config])
-        require_used(settings.config.replay)
+        require_used([settings.config])
         video = settings.options.video
         run = launch.bind(settings.config, settings.options.out or default_folder(settings.config))
         launch.console.print(f"run folder: {run.folder}")
@@ -168,7 +169,8 @@ def _preset(task: str, flags: list[str]) -> Config:
     if config.env.task != presets.environment(task):
         raise UserError(f"preset: {folder} is of {config.env.task}; name that task first")
     if config.replay.plugin:
-        used = _value(flags, "--strategy", config.replay.strategy) in relabel.registered()
+        strategy = _value(flags, "--strategy", config.replay.strategy)
+        used = _uses(strategy, _value(flags, "--algorithm", config.agent.NAME))
         kept = dataclasses.replace(config.replay, plugin=str(folder / PLUGIN) if used else "")
         config = dataclasses.replace(config, replay=kept)
     return config
@@ -197,18 +199,25 @@ def require_effect(names: Iterable[str], configs: Sequence[Config]) -> None:
             raise UserError(f"{name}: without effect {everywhere[0][name]}; leave it out")
 
 
-def require_used(replay: ReplayConfig) -> None:
-    """Refuses a plugin of which nothing is used.
+def require_used(configs: Sequence[Config]) -> None:
+    """Refuses a plugin of which none of some trainings uses anything.
 
     Raises:
       UserError: names what it registers.
     """
-    if replay.plugin and replay.strategy not in relabel.registered():
-        added = ", ".join(relabel.registered()) or "no strategy"
+    plugin = configs[0].replay.plugin
+    if plugin and not any(_uses(one.replay.strategy, one.agent.NAME) for one in configs):
+        added = ", ".join((*relabel.registered(), *agents.registered())) or "nothing"
         raise UserError(
-            f"plugin: {replay.plugin} registers {added}, and the strategy is {replay.strategy!r}; "
-            "name one with --strategy, or leave the plugin out"
+            f"plugin: {plugin} registers {added}, and the strategy is "
+            f"{configs[0].replay.strategy!r}, the agent {configs[0].agent.NAME}; name what it "
+            "registers by --strategy or --algorithm, or leave the plugin out"
         )
+
+
+def _uses(strategy: str, agent: str) -> bool:
+    """Whether either is what a plugin registered."""
+    return strategy in relabel.registered() or agent in agents.registered()
 
 
 def _without_section(flag: re.Match[str]) -> str:

@@ -92,8 +92,9 @@ class ReplayConfig:
     """Which goals replace the requested one: "future", "final", "episode", "random" or "none" (HER
     paper, section 4.5), "future_actual" (mrl), or one that `plugin` registers."""
     plugin: str = ""
-    """Python file that the scripts run first, to `relabel.register` more strategies (from Python
-    you do). The run folder keeps a copy, which every script that opens the run executes."""
+    """Python file that the scripts run first, to `relabel.register` more strategies or
+    `agents.register` more agents (from Python you do). The run folder keeps a copy, which every
+    script that opens the run executes."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k), before
     `min_displacement` leaves goals out; 0 for no HER."""
@@ -579,7 +580,10 @@ class Config:
         for part in values.keys() - known:
             raise UserError(f"config: {part} is no part of it; restore it")
         try:
-            agent = dict(values["agent"])
+            agent: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
+                for name, value in dict(values["agent"]).items()
+            }
             parts = {
                 "env": EnvConfig,
                 "train": TrainConfig,

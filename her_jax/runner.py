@@ -157,13 +157,14 @@ class Run:
         Raises:
           UserError: if the environment is of other physics than the settings say, as many goal
             buffers or simulations would not fit into free memory, the reward fails its test, the
-            environment plays no episode, a strategy of the user's own points outside of one, or
-            there are too few held-out goals.
+            environment plays no episode, an agent or a strategy of the user's own does not keep its
+            promises, or there are too few held-out goals.
         """
         _require_physics(self.env, self.config.env.physics)
         memory.require(self.env, self.config, buffers, playing)
         reward.require(self.env)
         _require_episodes(self.env)
+        agents.require(self.agent, self.config.agent, self.env)
         relabel.require(self.config.replay.strategy, self.env.horizon)
         self.console.print(memory.plan(self.env, self.config, buffers, playing))
         return goal_set.standard(self.env, self.config.train.eval_episodes)
@@ -177,7 +178,7 @@ class Run:
         self._require_new()
         plugin = self.config.replay.plugin
         if plugin and not Path(plugin).is_file():
-            raise UserError(f"plugin: {plugin} is no file; name one that registers a strategy")
+            raise UserError(f"plugin: {plugin} is no file; name one that registers something")
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:

@@ -95,7 +95,7 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
     known = set(relabel.STRATEGIES)
     pages = "".join((REPO / name).read_text() for name in ("README.md", "docs/python.md"))
     examples = [part.split("```")[0] for part in pages.split("```python")[1:]]
-    assert len(examples) == 9
+    assert len(examples) == 10
     monkeypatch.chdir(tmp_path)
     shutil.copytree(REPO / "experiments" / "policies" / "fetch-push", "runs/RUN")
     Path("experiments").symlink_to(REPO / "experiments")
@@ -125,8 +125,16 @@ def test_python_examples_of_the_pages(tmp_path, monkeypatch):
     assert audited == [200] and Path("runs/point/policy.jax").is_file()
     assert int(names["state"].env_steps) == 2 * 2400 and names["reward"].shape == (256,)
     assert 0.7 < float(names["batch"].relabelled.mean()) < 0.9
-    (new,) = set(relabel.STRATEGIES) - known
-    del relabel.STRATEGIES[new], relabel.AUDITED_AS[new]
+    assert set(relabel.STRATEGIES) - known == {"soon"} and agents.registered() == ("calm",)
+    calm: Any = agents.make(names["CalmConfig"](hidden=(8,), half_life=1), PointEnv())
+    learner, seen = calm.init(jax.random.key(0), 4), jax.numpy.ones(4)
+    old = learner.replace(updates=learner.updates + 3)
+    apart, less = (
+        calm.explore(one, seen, jax.random.key(7)) - calm.act(one, seen) for one in (learner, old)
+    )
+    np.testing.assert_allclose(less, apart / 8, atol=1e-6)
+    relabel.forget()
+    agents.forget()
 
 
 def test_settings_that_came_later_default_to_what_was_done_before():

@@ -24,11 +24,12 @@ from rich.console import Console
 
 import her_envs
 import launch
+import sweep
 import train as train_script
 from conftest import REPO, SCRIPT_ENVIRONMENT, SILENT, ddpg, same, script
-from her_jax import evaluate, metrics, policy, relabel, train
+from her_jax import agents, evaluate, metrics, policy, relabel, train
 from her_jax.audit import record
-from her_jax.config import EnvConfig
+from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
 from her_jax.runner import Run
 from her_jax.types import GoalObs
@@ -197,6 +198,35 @@ def test_a_run_trains_again_with_its_plugin_while_that_is_used(trained, tmp_path
         relabel.forget()
     assert (again.strategy, again.plugin) == ("soon", str(folder / "plugin.py"))
     assert (other.strategy, other.plugin) == ("final", "")
+
+
+def test_an_agent_in_a_file_has_its_options(tmp_path, capsys):
+    page = (REPO / "docs" / "python.md").read_text()
+    (code,) = (part for part in page.split("```python")[1:] if "agents.register" in part)
+    path = tmp_path / "calm.py"
+    path.write_text(code.split("```")[0])
+    words = ["fetch-push", "--plugin", str(path), "--algorithm", "calm"]
+    try:
+        config: Any = train_script.parse([*words, "--half-life", "7"]).config
+        assert (config.agent.NAME, config.agent.half_life, config.agent.discount) == (
+            "calm",
+            7,
+            0.9,
+        )
+        assert Config.from_dict(config.to_dict()) == config
+        swept, _ = sweep.parse([*words, "--grid", "half_life=1,2"])
+        kept: list[Any] = [setting.config.agent for setting in swept.settings]
+        assert [agent.half_life for agent in kept] == [1, 2]
+        assert {type(agent) for agent in kept} == {type(config.agent)}  # the file ran once
+        with pytest.raises(SystemExit):
+            train_script.parse([*words, "--help"])
+        assert "Updates after which exploration is half of what" in capsys.readouterr().out
+        with pytest.raises(UserError, match=r"registers calm, and the strategy is 'future', the a"):
+            train_script.require_used([train_script.parse(words[:3]).config])
+    finally:
+        agents.forget()
+    with pytest.raises(UserError, match=r"algorithm: 'calm' is unknown; .* by --plugin"):
+        train_script.parse(["fetch-push", "--algorithm", "calm"])
 
 
 def test_an_interrupted_run_says_what_is_saved(trained, tmp_path, monkeypatch):

@@ -77,7 +77,10 @@ def with_agent(config: Config, name: str) -> Config:
       UserError: if the agent is unknown.
     """
     if name not in AGENTS:
-        raise UserError(f"algorithm: {name!r} is unknown; choose one of {', '.join(AGENTS)}")
+        raise UserError(
+            f"algorithm: {name!r} is unknown; choose one of {', '.join(AGENTS)}, or give the file "
+            "that registers it by --plugin"
+        )
     if name == config.agent.NAME:
         return config
     fields = {field.name for field in dataclasses.fields(AGENTS[name])}

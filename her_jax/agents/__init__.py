@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
 from her_jax.agents.ddpg import DDPG
 from her_jax.agents.dqn import DQN
 from her_jax.agents.sac import SAC
 from her_jax.agents.td3 import TD3
 from her_jax.config import AGENTS, AgentConfig, DDPGConfig, DQNConfig, SACConfig, TD3Config
-from her_jax.errors import UserError
-from her_jax.types import Agent, GoalEnv
+from her_jax.errors import UserError, reason
+from her_jax.types import Agent, Batch, GoalEnv
+
+_CLASSES: dict[type[Any], Callable[[Any, int], Agent]] = {
+    DDPGConfig: DDPG,
+    TD3Config: TD3,
+    SACConfig: SAC,
+    DQNConfig: DQN,
+}
+"""Settings -> what makes an agent of them and of the number of its actions A."""
+
+_BUILT_IN = frozenset(AGENTS)
 
 
 def make(config: AgentConfig, env: GoalEnv) -> Agent:
     """The agent that a configuration describes, for the actions of an environment.
 
     Raises:
-      UserError: if the agent and the environment's actions do not fit.
+      UserError: if the agent and the environment's actions do not fit, or nobody has registered it.
     """
+    if type(config) not in _CLASSES:
+        raise UserError(f"agent: {type(config).__name__} is unknown; register it first")
     if env.discrete != config.DISCRETE:
         kind = "discrete" if env.discrete else "continuous"
         fits = [name for name, one in AGENTS.items() if env.discrete == one.DISCRETE]
@@ -24,15 +43,86 @@ def make(config: AgentConfig, env: GoalEnv) -> Agent:
             f"agent: {config.NAME!r} does not fit the {kind} actions of {env.name}; "
             f"use {' or '.join(fits)}"
         )
-    match config:
-        case DDPGConfig():
-            return DDPG(config, env.action_size)
-        case TD3Config():
-            return TD3(config, env.action_size)
-        case SACConfig():
-            return SAC(config, env.action_size)
-        case DQNConfig():
-            return DQN(config, env.action_size)
+    return _CLASSES[type(config)](config, env.action_size)
 
 
-__all__ = ["DDPG", "DQN", "SAC", "TD3", "make"]
+def register(settings: type[Any], agent: Callable[[Any, int], Agent]) -> None:
+    """Adds an agent under the name of its settings, which a `Config` may then hold.
+
+    Args:
+      settings: a frozen dataclass of plain values with defaults, whose class has `NAME` and
+        `DISCRETE`, e.g. a subclass of a built-in agent's; one of its fields is the `discount`.
+      agent: a class, or what else makes an agent of settings and the number of actions A.
+
+    Raises:
+      UserError: if the settings are no such class, or the name is a built-in agent's.
+    """
+    frozen = dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+    if not frozen or not all(hasattr(settings, x) for x in ("NAME", "DISCRETE", "discount")):
+        raise UserError(
+            f"agent: {settings.__name__} is no frozen dataclass with NAME, DISCRETE and a default "
+            "discount; mend it"
+        )
+    if settings.NAME in _BUILT_IN:
+        raise UserError(f"agent: {settings.NAME!r} is a built-in one; choose another NAME")
+    AGENTS[settings.NAME] = settings
+    _CLASSES[settings] = agent
+
+
+def registered() -> tuple[str, ...]:
+    """Names that `register` added."""
+    return tuple(name for name in AGENTS if name not in _BUILT_IN)
+
+
+def forget() -> None:
+    """Removes what `register` added."""
+    for name in registered():
+        del _CLASSES[AGENTS.pop(name)]
+
+
+def require(agent: Agent, config: AgentConfig, env: GoalEnv) -> None:
+    """Refuses a registered agent that does not keep the protocol, before anything compiles.
+
+    Raises:
+      UserError: says what it lacks, or what it does instead.
+    """
+    if config.NAME in _BUILT_IN:
+        return
+    size, actions, rows = env.observation_size + env.goal_spec.size, env.action_size, 3
+    of_state, of_row = jnp.zeros((rows, size)), jnp.zeros(rows)
+    batch = Batch(of_state, jnp.zeros((rows, actions)), of_row, of_row, of_state)
+
+    def use(key: jax.Array) -> Any:
+        learner = agent.init(key, size)
+        counter = learner.updates
+        later, metrics = agent.update(learner, batch, key)
+        acts = agent.act(learner, of_state), agent.act(agent.acting(learner), of_state)
+        explores = agent.explore(learner, of_state[0], key)
+        return counter, learner, later, metrics, *acts, explores
+
+    try:
+        updates, learner, later, metrics, *acts, explores = jax.eval_shape(use, jax.random.key(0))
+        found = [(each.shape, each.dtype) for each in (updates, *acts, explores)]
+        figures = [value.shape for value in metrics.values()]
+    except Exception as error:  # whatever a user's agent may raise
+        raise UserError(f"agent: {config.NAME!r} fails: {reason(error)}; mend it") from error
+    many, one = ((rows, actions), jnp.float32), ((actions,), jnp.float32)
+    for what, is_so in (
+        ("`updates` is no int32 []", found[0] == ((), jnp.int32)),
+        ("`act` gives no float32 [..., A]", found[1:3] == [many, many]),
+        ("`explore` gives no float32 [A]", found[3] == one),
+        (
+            "`update` gives a state of another kind",
+            jax.tree.map(_kind, later) == jax.tree.map(_kind, learner),
+        ),
+        ("`update` gives metrics that are no scalars", set(figures) <= {()}),
+    ):
+        if not is_so:
+            raise UserError(f"agent: {config.NAME!r}: {what}; see her_jax.types.Agent")
+
+
+def _kind(x: Any) -> Any:
+    return x.shape, x.dtype
+
+
+__all__ = ["DDPG", "DQN", "SAC", "TD3", "make", "register"]
