@@ -319,7 +319,8 @@ def _title(settings: dict[str, Any], by: Sequence[str]) -> str:
         return task if "n" in by else f"{task}, {settings['n']} bits"
     tolerance = her_envs.TOLERANCES[settings["tolerance"]].get(task)  # none of a user's own
     within = "" if tolerance is None else f", within {100 * tolerance:.0f} cm"
-    reward = "" if "reward" in by else f", {settings['reward']} reward"
+    named = "reward" not in by and task in her_envs.TASKS
+    reward = f", {settings['reward']} reward" if named else ""
     goal = ", single goal" if settings["goal"] == "single" and "goal" not in by else ""
     return f"{task}{reward}{goal}{within}"
 

@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import her_envs
-from her_envs import bitflip
 from her_jax import agents, memory, metrics, relabel
 from her_jax.config import Config, EnvConfig
 from her_jax.errors import UserError
@@ -35,6 +34,9 @@ status = Console(highlight=False, soft_wrap=True, stderr=True)
 
 _PLUGIN = "her_jax_plugin"
 """Name of the module that a user's file becomes."""
+
+_REGISTRIES = (relabel, agents, her_envs)
+"""What a user's file may add to: strategies, agents, environments."""
 
 JUDGES = tuple(name for name in her_envs.PHYSICS if name != "jax")
 """Physics that can simulate the stock model, on which success is measured."""
@@ -163,7 +165,7 @@ def _judging(settings: EnvConfig) -> EnvConfig:
       UserError: if its physics cannot, or nothing is simulated.
     """
     require_judge("scored_on", settings.scored_on)
-    if settings.task == bitflip.NAME and settings.scored_on != EnvConfig.scored_on:
+    if settings.task not in her_envs.TASKS and settings.scored_on != EnvConfig.scored_on:
         raise UserError(
             f"scored_on: {settings.scored_on!r} has no meaning in {settings.task}, "
             "where nothing is simulated; leave it out"
@@ -185,13 +187,12 @@ def make_env(settings: EnvConfig) -> GoalEnv:
     """The environment that the settings name.
 
     Raises:
-      UserError: if a setting is unknown, or the task is of a user's own.
+      UserError: if a setting is unknown, or a task that nobody has registered.
     """
     if settings.task not in her_envs.names():
         raise UserError(
             f"environment: {settings.task!r} is unknown; choose one of "
-            f"{', '.join(her_envs.names())}, or open a run of your own task from Python "
-            "(docs/python.md)"
+            f"{', '.join(her_envs.names())}, or register it by --plugin (docs/python.md)"
         )
     return her_envs.make(
         settings.task,
@@ -247,10 +248,10 @@ def load_plugin(path: str) -> None:
         raise UserError(f"plugin: {path} is no file; name one that registers something") from None
     plugin = types.ModuleType(_PLUGIN)
     known = vars(sys.modules.get(_PLUGIN, plugin)).get("__text__")
-    if known == text and (*relabel.registered(), *agents.registered()):
+    if known == text and registered():
         return
-    relabel.forget()
-    agents.forget()
+    for registry in _REGISTRIES:
+        registry.forget()
     plugin.__file__ = path  # where help finds the descriptions of settings
     sys.modules[_PLUGIN] = plugin
     try:
@@ -260,6 +261,11 @@ def load_plugin(path: str) -> None:
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
         raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
     vars(plugin)["__text__"] = text
+
+
+def registered() -> tuple[str, ...]:
+    """Names of what plugins have registered."""
+    return tuple(name for registry in _REGISTRIES for name in registry.registered())
 
 
 def open_run(folder: Path, scored_on: str | None = None) -> Run:

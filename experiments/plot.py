@@ -35,7 +35,6 @@ import grouping
 import her_envs
 import launch
 from grouping import Seeds
-from her_envs import bitflip
 from her_jax import metrics, statistics
 from her_jax.errors import UserError, reason
 
@@ -296,12 +295,12 @@ def _title(settings: dict[str, Any]) -> str:
 
 
 def _within(task: str, tolerance: Any) -> str:
-    is_length = tolerance and task != bitflip.NAME
+    is_length = tolerance and task in her_envs.TASKS
     return f"{task}, within {100 * float(tolerance):.0f} cm" if is_length else task
 
 
 def _tolerance(settings: dict[str, Any]) -> float | str:
-    """Success distance; "" of bit strings and of a user's own task."""
+    """Success distance; "" of tasks that are not Fetch's."""
     return her_envs.TOLERANCES[settings["tolerance"]].get(settings["task"], "")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 import grouping
+import her_envs
 import launch
 from grouping import Seeds
 from her_envs import bitflip
@@ -125,7 +126,10 @@ def _summaries(seeds: Seeds) -> list[dict[str, Any]]:
 
 def _within(seeds: Seeds, tolerance: float) -> str:
     """The success distance; bits must all be right, at any step."""
-    return "any step" if seeds.settings["task"] == bitflip.NAME else f"{100 * tolerance:.0f} cm"
+    if seeds.settings["task"] == bitflip.NAME:
+        return "any step"
+    is_length = seeds.settings["task"] in her_envs.TASKS
+    return f"{100 * tolerance:.0f} cm" if is_length else f"{tolerance:g}"
 
 
 def _physics(summary: dict[str, Any]) -> str:
@@ -157,7 +161,7 @@ def _row(seeds: Seeds) -> str:
         seeds.title,
         seeds.label or "-",
         _within(seeds, summaries[0]["distance_threshold"]),
-        "-" if seeds.settings["task"] == bitflip.NAME else _physics(summaries[0]),
+        _physics(summaries[0]) if seeds.settings["task"] in her_envs.TASKS else "-",
         ", ".join(str(summary["seed"]) for summary in summaries),
         _spread(grouping.reached(seeds.runs), grouping.amount),
         grouping.amount(seconds),

@@ -1,8 +1,8 @@
 """Trains a policy: `python experiments/train.py TASK [options]`, or goes on with `--resume RUN`.
 
-TASK is fetch-reach, fetch-push, fetch-slide, fetch-pick-and-place or bit-flip. The run folder
-(printed first; `--out` names it) gets config.json, metrics.jsonl, summary.json, policy.npz, the
-audit, checkpoints/, curve.png and, of Fetch tasks, rollout.mp4.
+TASK is fetch-reach, fetch-push, fetch-slide, fetch-pick-and-place or bit-flip, or what `--plugin
+FILE` registers. The run folder (printed first; `--out` names it) gets config.json, metrics.jsonl,
+summary.json, policy.npz, the audit, checkpoints/, curve.png and, of Fetch tasks, rollout.mp4.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import grouping
 import launch
 import plot
 import presets
-from her_jax import agents, checkpoint, metrics, relabel
+from her_jax import checkpoint, metrics
 from her_jax.audit import record
 from her_jax.config import AGENTS, Config
 from her_jax.errors import UserError
@@ -103,12 +103,11 @@ def what_is_saved(run: Run) -> str:
 
 def reopen(words: list[str]) -> tuple[Run, bool]:
     """The run to go on with, and whether to film it; a leading TASK must be the run's own."""
-    task = None
-    if words and not words[0].startswith("-"):
-        task, words = presets.environment(words[0]), words[1:]
-    options = launch.options(Resume, prog="train.py", args=words)
+    typed = words[:1] if words and not words[0].startswith("-") else []
+    options = launch.options(Resume, prog="train.py", args=words[len(typed) :])
     config = launch.read_config(options.resume)
-    if task not in (None, config.env.task):
+    (task,) = map(presets.environment, typed or [config.env.task])
+    if task != config.env.task:
         raise UserError(
             f"checkpoint: {options.resume} is of task {config.env.task!r}, not {task!r}; "
             f"use a run of {task!r}"
@@ -132,8 +131,11 @@ def parse(words: list[str]) -> Launch:
     else:
         task, flags = words[0], words[1:]
     flags = [_PREFIX.sub(_without_section, word) for word in flags]
+    plugin = _value(flags, "--plugin", "")
+    if plugin:  # which may have the task
+        launch.load_plugin(plugin)
     preset = _preset(task, flags)
-    if plugin := _value(flags, "--plugin", ""):
+    if plugin:  # which comes before that of a run whose settings these are
         launch.load_plugin(plugin)
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
@@ -170,7 +172,8 @@ def _preset(task: str, flags: list[str]) -> Config:
         raise UserError(f"preset: {folder} is of {config.env.task}; name that task first")
     if config.replay.plugin:
         strategy = _value(flags, "--strategy", config.replay.strategy)
-        used = _uses(strategy, _value(flags, "--algorithm", config.agent.NAME))
+        algorithm = _value(flags, "--algorithm", config.agent.NAME)
+        used = _uses(config.env.task, strategy, algorithm)
         kept = dataclasses.replace(config.replay, plugin=str(folder / PLUGIN) if used else "")
         config = dataclasses.replace(config, replay=kept)
     return config
@@ -206,8 +209,9 @@ def require_used(configs: Sequence[Config]) -> None:
       UserError: names what it registers.
     """
     plugin = configs[0].replay.plugin
-    if plugin and not any(_uses(one.replay.strategy, one.agent.NAME) for one in configs):
-        added = ", ".join((*relabel.registered(), *agents.registered())) or "nothing"
+    used = (_uses(one.env.task, one.replay.strategy, one.agent.NAME) for one in configs)
+    if plugin and not any(used):
+        added = ", ".join(launch.registered()) or "nothing"
         raise UserError(
             f"plugin: {plugin} registers {added}, and the strategy is "
             f"{configs[0].replay.strategy!r}, the agent {configs[0].agent.NAME}; name what it "
@@ -215,9 +219,9 @@ def require_used(configs: Sequence[Config]) -> None:
         )
 
 
-def _uses(strategy: str, agent: str) -> bool:
-    """Whether either is what a plugin registered."""
-    return strategy in relabel.registered() or agent in agents.registered()
+def _uses(*names: str) -> bool:
+    """Whether one of them is what a plugin registered."""
+    return not set(names).isdisjoint(launch.registered())
 
 
 def _without_section(flag: re.Match[str]) -> str:

@@ -92,9 +92,9 @@ class ReplayConfig:
     """Which goals replace the requested one: "future", "final", "episode", "random" or "none" (HER
     paper, section 4.5), "future_actual" (mrl), or one that `plugin` registers."""
     plugin: str = ""
-    """Python file that the scripts run first, to `relabel.register` more strategies or
-    `agents.register` more agents (from Python you do). The run folder keeps a copy, which every
-    script that opens the run executes."""
+    """Python file that the scripts run first (from Python you do), to register strategies by
+    `her_jax.relabel`, agents by `her_jax.agents` or environments by `her_envs`. The run folder
+    keeps a copy, which every script that opens the run executes."""
     k: float = 4.0
     """Relabelled samples for each unchanged one: a share of 1 - 1/(1+k), before
     `min_displacement` leaves goals out; 0 for no HER."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,10 +251,64 @@ def test_an_interrupted_run_says_what_is_saved(trained, tmp_path, monkeypatch):
     assert old == f"saved until epoch 2 of 2; go on with train.py --resume {tmp_path / 'run'}"
 
 
-def test_a_run_of_a_task_of_ones_own_is_opened_from_python(trained, tmp_path):
+def test_a_run_of_an_unknown_task_says_how_to_make_it_known(trained, tmp_path):
     copy_of(trained / "run", tmp_path, "config.json", '"task": "FetchPush"', '"task": "Mine"')
-    with pytest.raises(UserError, match=r"environment: 'Mine' is unknown; .* \(docs/python\.md\)"):
+    with pytest.raises(UserError, match=r"environment: 'Mine' is unknown; .* by --plugin \(docs/"):
         launch.open_run(tmp_path / "run")
+
+
+@pytest.fixture
+def point(tmp_path) -> Iterator[Path]:
+    """A file that registers the toy; what it registers is forgotten afterwards."""
+    path = tmp_path / "point.py"
+    toy = (REPO / "tests" / "toy.py").read_text()
+    path.write_text(f"{toy}\nimport her_envs\nher_envs.register('Point', PointEnv)\n")
+    yield path
+    her_envs.forget()
+
+
+def test_a_task_in_a_file_is_known_to_scripts(point, tmp_path):
+    words = ["Point", "--plugin", str(point)]
+    config = train_script.parse([*words, "--env-steps", "6000"]).config
+    assert config.env.task == "Point" and config.train.env_steps == 6000
+    train_script.require_used([config])
+    run = launch.bind(config, tmp_path / "run")
+    assert type(run.env).__name__ == "PointEnv" and run.judge is not None
+    run.create()
+    assert launch.open_run(run.folder).env.name == "Point"
+    assert train_script.reopen(["Point", "--resume", str(run.folder)])[0].config.env.task == "Point"
+    again = train_script.parse(["Point", "--preset", str(run.folder), "--k", "8"]).config
+    assert again.replay.k == 8 and again.replay.plugin == str(run.folder / "plugin.py")
+    assert sweep.parse([*words, "--grid", "k=4,8"])[0].settings[0].config.env.task == "Point"
+    for more, message in (
+        (["--physics", "warp"], "physics: 'warp' has no meaning in Point"),
+        (["--scored-on", "warp"], "scored_on: 'warp' has no meaning in Point"),
+        (["--n", "3"], "n: 3 has no meaning in Point"),
+    ):
+        with pytest.raises(UserError, match=message):
+            launch.bind(train_script.parse([*words, *more]).config, tmp_path / "x")
+    with pytest.raises(UserError, match="preset: 'efficient' has no settings for Point"):
+        train_script.parse([*words, "--preset", "efficient"])
+    her_envs.forget()
+    with pytest.raises(UserError, match=r"task: 'Point' is unknown; .* by --plugin"):
+        train_script.parse(["Point"])
+    with pytest.raises(UserError, match="environment: 'FetchPush' is a built-in one"):
+        her_envs.register("FetchPush", lambda: her_envs.BitFlipEnv(3))
+
+
+@pytest.mark.slow
+def test_a_task_in_a_file_is_trained_evaluated_audited_and_drawn(point, tmp_path):
+    words = ["Point", "--plugin", str(point), "--out", "r", *TINY]
+    shell("train", *words, folder=tmp_path)
+    script("train", "--resume", "r", "--env-steps", "240", folder=tmp_path)
+    printed = script("evaluate", "r", "--episodes", "4", folder=tmp_path)
+    assert json.loads(printed)["evaluation"]["task"] == "Point"
+    assert json.loads(script("audit", "r", "--verify", folder=tmp_path))["verified"]
+    assert "wrote r/policy.jax" in script("export", "r", folder=tmp_path)
+    assert "| Point | - | 0 |" in script("plot", "r", "--table", folder=tmp_path)
+    assert "| Point | - | 0.1 | - | 0 |" in script("table", "r", folder=tmp_path)
+    printed = script("render", "r", folder=tmp_path, rc=2)
+    assert "video: Point has no scene to film" in printed
 
 
 def test_a_run_opens_where_the_physics_that_it_was_trained_on_is_missing(

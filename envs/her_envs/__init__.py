@@ -7,6 +7,7 @@ env = her_envs.make("FetchPush")
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from her_envs import bitflip
@@ -19,6 +20,7 @@ from her_envs.physics.mjx import GRAPH_MODES, IMPLEMENTATIONS, NCONMAX, NJMAX, M
 from her_envs.physics.native import Native
 from her_envs.repeat import Repeated
 from her_jax.errors import UserError
+from her_jax.types import GoalEnv
 
 PHYSICS = ("native", *IMPLEMENTATIONS)
 """Backends that `make` knows: MuJoCo's C engine, MuJoCo Warp and MJX in pure JAX."""
@@ -38,9 +40,38 @@ REWARDS = ("sparse", "dense")
 GOALS = ("many", "single")
 
 
+_OWN: dict[str, Callable[[], GoalEnv]] = {}
+"""Environments that `register` added."""
+
+
 def names() -> tuple[str, ...]:
     """Names of all environments."""
-    return (*TASKS, bitflip.NAME)
+    return (*TASKS, bitflip.NAME, *_OWN)
+
+
+def register(name: str, make: Callable[[], GoalEnv]) -> None:
+    """Adds an environment of a user's own under a name that `her_envs.make` and the scripts know.
+
+    Args:
+      name: a new one, or one registered before; the environment's own, but for a number at its end.
+      make: a class, or what else makes the environment.
+
+    Raises:
+      UserError: if the name is a built-in one.
+    """
+    if name in (*TASKS, bitflip.NAME):
+        raise UserError(f"environment: {name!r} is a built-in one; choose another name")
+    _OWN[name] = make
+
+
+def registered() -> tuple[str, ...]:
+    """Names that `register` added."""
+    return tuple(_OWN)
+
+
+def forget() -> None:
+    """Removes what `register` added."""
+    _OWN.clear()
 
 
 def make(
@@ -61,8 +92,9 @@ def make(
     """Makes an environment, a `her_jax.types.GoalEnv`.
 
     Args:
-      name: one of `names()`. Bit flipping has only `n`, the Fetch tasks all but `n`; of what a
-        task has not, sizes, threads and graph modes are ignored and all else is refused.
+      name: one of `names()`. Bit flipping has only `n`, the Fetch tasks all but `n`, registered
+        ones nothing; of what a task has not, sizes, threads and graph modes are ignored and all
+        else is refused.
       physics: one of `PHYSICS`.
       model: one of `MODELS`: "stock" is the original's; "jax" needs "portable".
       num_threads: host threads for the `native` physics; 0 for all cores.
@@ -86,14 +118,17 @@ def make(
     _check("tolerance", tolerance, tuple(TOLERANCES))
     _check("reward", reward, REWARDS)
     _check("goal", goal, GOALS)
+    of_fetch = {"physics": physics, "model": model, "tolerance": tolerance}
+    of_fetch |= {"reward": reward, "goal": goal, "action_repeat": action_repeat}
     if name == bitflip.NAME:
         if n < 1:
             raise UserError(f"n: {n} is not positive; give the number of bits, e.g. 10")
-        of_fetch = {"physics": physics, "model": model, "tolerance": tolerance}
-        of_fetch |= {"reward": reward, "goal": goal, "action_repeat": action_repeat}
         _refuse_unused(name, of_fetch)
         return BitFlipEnv(n)
     _refuse_unused(name, {"n": n})
+    if name in _OWN:
+        _refuse_unused(name, of_fetch)
+        return _OWN[name]()
     if name not in TOLERANCES[tolerance]:
         raise UserError(f"tolerance: {tolerance!r} is not defined for {name}; choose v4")
     scene = scenes.scene(TASKS[name], model)
@@ -138,4 +173,5 @@ __all__ = [
     "Repeated",
     "make",
     "names",
+    "register",
 ]

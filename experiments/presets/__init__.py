@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 
-from her_jax.config import AGENTS, Config
+import her_envs
+from her_jax.config import AGENTS, Config, EnvConfig
 from her_jax.errors import UserError
 
 TASKS = {
@@ -36,7 +37,8 @@ def load(preset: str, task: str, bits: int = 10) -> Config:
 
     Args:
       preset: one of `PRESETS`; "tuned" is the task's own file.
-      task: one of `TASKS`, by either name.
+      task: one of `TASKS`, by either name, or a registered environment, which "tuned" gives the
+        defaults of every setting.
       bits: size of bit-flip, whose budget grows with it; without effect on other tasks.
 
     Raises:
@@ -44,6 +46,8 @@ def load(preset: str, task: str, bits: int = 10) -> Config:
     """
     env = environment(task)
     task = word(env)
+    if preset == "tuned" and env in her_envs.registered():
+        return Config(env=EnvConfig(task=env))
     if preset not in PRESETS:
         known = ", ".join(PRESETS)
         raise UserError(f"preset: {preset!r} is unknown; choose one of {known}, or a run's folder")
@@ -93,8 +97,8 @@ def with_agent(config: Config, name: str) -> Config:
 
 
 def word(environment: str) -> str:
-    """The command-line name of one of the environments in `TASKS`."""
-    return {name: word for word, name in TASKS.items()}[environment]
+    """The command-line name of an environment; a registered one has no other."""
+    return {name: word for word, name in TASKS.items()}.get(environment, environment)
 
 
 def environment(task: str) -> str:
@@ -103,8 +107,12 @@ def environment(task: str) -> str:
     Raises:
       UserError: if it is unknown.
     """
-    if task not in TASKS and task not in TASKS.values():
-        raise UserError(f"task: {task!r} is unknown; choose one of {', '.join(TASKS)}")
+    if task not in (*TASKS, *her_envs.names()):
+        known = ", ".join((*TASKS, *her_envs.registered()))
+        raise UserError(
+            f"task: {task!r} is unknown; choose one of {known}, or give the file that registers it "
+            "by --plugin"
+        )
     return TASKS.get(task, task)
 
 
