@@ -57,6 +57,7 @@ def alike(
     by: Sequence[str] = (),
     title: Callable[[dict[str, Any]], str] | None = None,
     also: Callable[[Path], dict[str, Any]] = lambda run: {},
+    shown: int | None = SHOWN,
 ) -> list[Seeds]:
     """Runs whose settings differ in nothing but the seed, together.
 
@@ -69,6 +70,7 @@ def alike(
       title: of the panel of some settings; default task, size or tolerance, and reward, but no
         reward if `by` names it.
       also: what counts as a setting of a run besides, by name.
+      shown: how many settings a label names before it only counts them; None for all.
 
     Raises:
       UserError: if a folder is no run, or `by` names no setting, or too few to tell groups apart.
@@ -85,7 +87,7 @@ def alike(
     return [
         seeds
         for members in panels(list(found.values())).values()
-        for seeds in _labelled(members, by)
+        for seeds in _labelled(members, by, shown)
     ]
 
 
@@ -153,7 +155,8 @@ def differing(groups: Sequence[Seeds]) -> list[str]:
     of_agents = {field.name for kind in AGENTS.values() for field in dataclasses.fields(kind)}
     left = []
     for name in dict.fromkeys(name for seeds in groups for name in seeds.settings):
-        beside = ["agent"] if name in of_agents else []
+        lacking = any(name not in seeds.settings for seeds in groups)
+        beside = ["agent"] if lacking or name in of_agents else []
         values = {str(seeds.settings.get(name)) for seeds in groups}
         is_odd = name in _PLAIN and values != {_PLAIN[name]}
         if is_odd or _count(groups, [*beside, name]) > _count(groups, beside):
@@ -330,7 +333,9 @@ def _count(groups: Sequence[Seeds], names: Sequence[str]) -> int:
     return len({json.dumps([seeds.settings.get(name) for name in names]) for seeds in groups})
 
 
-def _labelled(members: Sequence[Seeds], by: Sequence[str]) -> list[Seeds]:
+def _labelled(
+    members: Sequence[Seeds], by: Sequence[str], shown: int | None = SHOWN
+) -> list[Seeds]:
     """The groups of a panel, with labels.
 
     Raises:
@@ -345,6 +350,6 @@ def _labelled(members: Sequence[Seeds], by: Sequence[str]) -> list[Seeds]:
             raise UserError(f"by: runs with {text} differ in {others} too; add that")
         seen[text] = seeds
     return [
-        dataclasses.replace(seeds, label=label(seeds.settings, names, None if by else SHOWN))
+        dataclasses.replace(seeds, label=label(seeds.settings, names, None if by else shown))
         for seeds in members
     ]

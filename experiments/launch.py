@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import tokenize
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 import her_envs
 from her_jax import agents, memory, metrics, relabel
 from her_jax.config import Config, EnvConfig
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.runner import PLUGIN, Run
 from her_jax.types import GoalEnv, GoalSpec
 
@@ -37,6 +38,17 @@ _PLUGIN = "her_jax_plugin"
 
 _REGISTRIES = (relabel, agents, her_envs)
 """What a user's file may add to: strategies, agents, environments."""
+
+
+@dataclasses.dataclass
+class _Loaded:
+    """The last plugin: its text, and the names that it registered."""
+
+    text: str = ""
+    names: tuple[str, ...] = ()
+
+
+_loaded = _Loaded()
 
 JUDGES = tuple(name for name in her_envs.PHYSICS if name != "jax")
 """Physics that can simulate the stock model, on which success is measured."""
@@ -167,8 +179,7 @@ def _judging(settings: EnvConfig) -> EnvConfig:
     require_judge("scored_on", settings.scored_on)
     if settings.task not in her_envs.TASKS and settings.scored_on != EnvConfig.scored_on:
         raise UserError(
-            f"scored_on: {settings.scored_on!r} has no meaning in {settings.task}, "
-            "where nothing is simulated; leave it out"
+            f"scored_on: {settings.scored_on!r} has no meaning in {settings.task}; leave it out"
         )
     return dataclasses.replace(settings, physics=settings.scored_on, model="stock")
 
@@ -192,7 +203,8 @@ def make_env(settings: EnvConfig) -> GoalEnv:
     if settings.task not in her_envs.names():
         raise UserError(
             f"environment: {settings.task!r} is unknown; choose one of "
-            f"{', '.join(her_envs.names())}, or register it by --plugin (docs/python.md)"
+            f"{', '.join(her_envs.names())}, or open a run of your own task from Python "
+            "(docs/python.md)"
         )
     return her_envs.make(
         settings.task,
@@ -220,6 +232,8 @@ def read_config(folder: Path) -> Config:
     values = metrics.read_json(folder / metrics.CONFIG)
     if (folder / PLUGIN).is_file():
         load_plugin(str(folder / PLUGIN))
+    else:
+        forget_plugin()
     return Config.from_dict(values)
 
 
@@ -242,16 +256,18 @@ def load_plugin(path: str) -> None:
     Raises:
       UserError: if there is no such file, or it fails.
     """
+    if not Path(path).is_file():
+        raise UserError(f"plugin: {path} is no file; name one that registers something")
     try:
-        text = Path(path).read_text()
-    except (OSError, ValueError):
-        raise UserError(f"plugin: {path} is no file; name one that registers something") from None
-    plugin = types.ModuleType(_PLUGIN)
-    known = vars(sys.modules.get(_PLUGIN, plugin)).get("__text__")
-    if known == text and registered():
+        with tokenize.open(path) as file:
+            text = file.read()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"plugin: {path} cannot be read ({reason(error)}); mend it") from None
+    if _loaded.text == text and _loaded.names and set(_loaded.names) <= set(registered()):
         return
-    for registry in _REGISTRIES:
-        registry.forget()
+    forget_plugin()
+    before = registered()
+    plugin = types.ModuleType(_PLUGIN)
     plugin.__file__ = path  # where help finds the descriptions of settings
     sys.modules[_PLUGIN] = plugin
     try:
@@ -260,11 +276,20 @@ def load_plugin(path: str) -> None:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
         raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
-    vars(plugin)["__text__"] = text
+    finally:
+        _loaded.text = text
+        _loaded.names = tuple(name for name in registered() if name not in before)
+
+
+def forget_plugin() -> None:
+    """Forgets what the last plugin registered; what a program registered itself stays."""
+    for registry in _REGISTRIES:
+        registry.forget(_loaded.names)
+    _loaded.text, _loaded.names = "", ()
 
 
 def registered() -> tuple[str, ...]:
-    """Names of what plugins have registered."""
+    """Names of what is registered, by plugins or otherwise."""
     return tuple(name for registry in _REGISTRIES for name in registry.registered())
 
 

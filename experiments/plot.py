@@ -211,7 +211,7 @@ def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
       by: settings that tell curves apart; default those that differ.
     """
     lines = []
-    for seeds in grouping.alike(runs, by, _title):
+    for seeds in grouping.alike(runs, by, _title, shown=None):
         for run in seeds.runs:
             summary = grouping.summary(run) if grouping.finished([run]) else {}
             task, agent = seeds.settings["task"], seeds.settings["agent"]

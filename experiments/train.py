@@ -132,11 +132,9 @@ def parse(words: list[str]) -> Launch:
         task, flags = words[0], words[1:]
     flags = [_PREFIX.sub(_without_section, word) for word in flags]
     plugin = _value(flags, "--plugin", "")
-    if plugin:  # which may have the task
+    if plugin:
         launch.load_plugin(plugin)
     preset = _preset(task, flags)
-    if plugin:  # which comes before that of a run whose settings these are
-        launch.load_plugin(plugin)
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
     _require_own(flags, algorithm)
@@ -167,7 +165,10 @@ def _preset(task: str, flags: list[str]) -> Config:
     if not name or name in presets.PRESETS or not folder.is_dir():
         bits = _value(flags, "--n", "10")
         return presets.load(name, task, int(bits) if bits.isdecimal() else 10)
-    config = launch.read_config(folder)
+    if _value(flags, "--plugin", ""):  # which takes the place of the run's own
+        config = Config.from_dict(metrics.read_json(folder / metrics.CONFIG))
+    else:
+        config = launch.read_config(folder)
     if config.env.task != presets.environment(task):
         raise UserError(f"preset: {folder} is of {config.env.task}; name that task first")
     if config.replay.plugin:
@@ -215,7 +216,7 @@ def require_used(configs: Sequence[Config]) -> None:
         raise UserError(
             f"plugin: {plugin} registers {added}, and the strategy is "
             f"{configs[0].replay.strategy!r}, the agent {configs[0].agent.NAME}; name what it "
-            "registers by --strategy or --algorithm, or leave the plugin out"
+            "registers as TASK, by --strategy or by --algorithm, or leave the plugin out"
         )
 
 

@@ -584,11 +584,17 @@ class Config:
                 name: tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
                 for name, value in dict(values["agent"]).items()
             }
+            name = agent.pop("name", "ddpg")  # the first runs had only one
+            if name not in AGENTS:
+                raise UserError(
+                    f"config: agent {name!r} is unknown; restore the run's plugin.py, or "
+                    "register it"
+                )
             parts = {
                 "env": EnvConfig,
                 "train": TrainConfig,
                 "replay": ReplayConfig,
-                "agent": AGENTS[agent.pop("name", "ddpg")],  # the first runs had only one
+                "agent": AGENTS[name],
                 "normalizer": NormalizerConfig,
             }
             values = values | {"agent": agent}

@@ -14,7 +14,7 @@ References:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import chex
 import jax
@@ -185,10 +185,11 @@ def registered() -> tuple[str, ...]:
     return tuple(name for name in STRATEGIES if name not in _BUILT_IN)
 
 
-def forget() -> None:
-    """Removes what `register` added."""
+def forget(names: Collection[str] | None = None) -> None:
+    """Removes what `register` added, or what of it has one of these names."""
     for name in registered():
-        del STRATEGIES[name], AUDITED_AS[name]
+        if names is None or name in names:
+            del STRATEGIES[name], AUDITED_AS[name]
 
 
 def transition(

@@ -649,8 +649,8 @@ def _require_environment(env: GoalEnv, task: str) -> None:
         )
     if task not in (env.name, env.name.rstrip("0123456789")):  # bit strings have their length
         raise UserError(
-            f"task: the settings say {task!r} and the environment is {env.name}; give its name as "
-            "EnvConfig(task=...), without a number at the end if that is a size"
+            f"task: the settings say {task!r} and the environment is {env.name}; give its name, "
+            "without a size at the end, to EnvConfig(task=...) or her_envs.register"
         )
     names = [spec.name for spec in env.cost_specs]
     if len(set(names)) < len(names) or any("success" in name.lower() for name in names):

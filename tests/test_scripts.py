@@ -83,6 +83,14 @@ relabel.register("soon", soon, audited_as="future")
 """
 
 
+(CALM,) = (
+    part.split("```")[0]
+    for part in (REPO / "docs" / "python.md").read_text().split("```python")
+    if "agents.register" in part
+)
+"""The agent of docs/python.md."""
+
+
 @pytest.mark.slow
 def test_a_user_brings_a_strategy_in_a_file(trained):
     (trained / "mine.py").write_text(PLUGIN)
@@ -197,15 +205,49 @@ def test_a_run_trains_again_with_its_plugin_while_that_is_used(trained, tmp_path
         other = train_script.parse([*words, "--strategy", "final"]).config.replay
     finally:
         relabel.forget()
+    assert not relabel.registered()
     assert (again.strategy, again.plugin) == ("soon", str(folder / "plugin.py"))
     assert (other.strategy, other.plugin) == ("final", "")
 
 
+def test_what_a_run_registers_is_forgotten_with_the_next(trained, tmp_path):
+    """And what a program registered itself is not."""
+    copy_of(trained / "run", tmp_path, "config.json", '"strategy": "future"', '"strategy": "soon"')
+    (tmp_path / "run" / "plugin.py").write_text(PLUGIN)
+    relabel.register("later", relabel.future, audited_as="future")
+    try:
+        assert launch.read_config(tmp_path / "run").replay.strategy == "soon"
+        assert relabel.registered() == ("later", "soon")
+        launch.read_config(trained / "run")
+        assert relabel.registered() == ("later",)
+        launch.read_config(tmp_path / "run")
+        (tmp_path / "run" / "plugin.py").unlink()
+        with pytest.raises(UserError, match="strategy: 'soon' is unknown"):
+            launch.read_config(tmp_path / "run")
+    finally:
+        relabel.forget()
+
+
+def test_a_plugin_takes_the_place_of_that_of_the_run(trained, tmp_path):
+    (tmp_path / "calm.py").write_text(CALM)
+    words = ["fetch-push", "--plugin", str(tmp_path / "calm.py"), "--algorithm", "calm"]
+    try:
+        run = launch.bind(train_script.parse(words).config, tmp_path / "run")
+        run.create()
+        (tmp_path / "calm.py").write_text(CALM + "# edited\n")
+        config = train_script.parse([*words[:3], "--preset", str(run.folder)]).config
+        launch.bind(config, tmp_path / "other")  # its class is the one that is registered
+        agents.forget()
+        (run.folder / "plugin.py").write_text("")
+        with pytest.raises(UserError, match="agent 'calm' is unknown; restore the run's plugin"):
+            launch.read_config(run.folder)
+    finally:
+        agents.forget()
+
+
 def test_an_agent_in_a_file_has_its_options(tmp_path, capsys):
-    page = (REPO / "docs" / "python.md").read_text()
-    (code,) = (part for part in page.split("```python")[1:] if "agents.register" in part)
     path = tmp_path / "calm.py"
-    path.write_text(code.split("```")[0])
+    path.write_text(CALM)
     words = ["fetch-push", "--plugin", str(path), "--algorithm", "calm"]
     try:
         config: Any = train_script.parse([*words, "--half-life", "7"]).config
@@ -253,7 +295,7 @@ def test_an_interrupted_run_says_what_is_saved(trained, tmp_path, monkeypatch):
 
 def test_a_run_of_an_unknown_task_says_how_to_make_it_known(trained, tmp_path):
     copy_of(trained / "run", tmp_path, "config.json", '"task": "FetchPush"', '"task": "Mine"')
-    with pytest.raises(UserError, match=r"environment: 'Mine' is unknown; .* by --plugin \(docs/"):
+    with pytest.raises(UserError, match=r"environment: 'Mine' is unknown; .* from Python \(docs/"):
         launch.open_run(tmp_path / "run")
 
 

@@ -428,7 +428,7 @@ def test_panels_say_what_is_trained_and_what_counts_as_success(tmp_path):
     assert [seeds.title for seeds in grouping.alike(runs)] == [
         "FetchPush, sparse reward, within 5 cm",
         "FetchPush, dense reward, single goal, within 5 cm",
-        "Point, sparse reward",
+        "Point",
         "BitFlip, 12 bits",
     ]
 
@@ -625,6 +625,20 @@ def test_numbers_are_drawn_as_their_runs_are(runs, tmp_path, monkeypatch):
     ((sparse, other),) = plot.read_csv(file).values()
     assert (sparse.label, other.label) == ("reward=sparse", "reward=dense")
     assert sparse.success == [[0.0, 0.9], [0.2, 0.3, 0.4]] and other.success == [[0.6, 0.6]]
+    many = [
+        write_run(
+            tmp_path / f"m{i}",
+            [i / 10],
+            k=i % 2,
+            n_step=1 + i // 2 % 2,
+            batch_size=8 << i // 4 % 2,
+            discount=0.5 + i // 8 / 4,
+        )
+        for i in range(16)
+    ]
+    plot.write_csv(many, file)
+    ((*curves,),) = plot.read_csv(file).values()
+    assert len({curve.label for curve in curves}) == 16
     plot.write_csv(runs, file)
     more: list[dict[str, Any]] = [{"by": ("k",)}, {"table": True}, {"against": "k"}]
     for words in (*more, {"csv": tmp_path / "x.csv"}):

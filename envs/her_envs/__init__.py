@@ -7,7 +7,7 @@ env = her_envs.make("FetchPush")
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from her_envs import bitflip
@@ -54,11 +54,14 @@ def register(name: str, make: Callable[[], GoalEnv]) -> None:
 
     Args:
       name: a new one, or one registered before; the environment's own, but for a number at its end.
-      make: a class, or what else makes the environment.
+      make: a class, or what else makes the environment; its `simulator` is None, the default,
+        whatever simulates it, for the settings of physics are those of the Fetch tasks.
 
     Raises:
-      UserError: if the name is a built-in one.
+      UserError: if the name is a built-in one, or nothing is made by a call.
     """
+    if not callable(make):
+        raise UserError(f"environment: {make!r} makes none; give its class, or a function")
     if name in (*TASKS, bitflip.NAME):
         raise UserError(f"environment: {name!r} is a built-in one; choose another name")
     _OWN[name] = make
@@ -69,9 +72,11 @@ def registered() -> tuple[str, ...]:
     return tuple(_OWN)
 
 
-def forget() -> None:
-    """Removes what `register` added."""
-    _OWN.clear()
+def forget(names: Collection[str] | None = None) -> None:
+    """Removes what `register` added, or what of it has one of these names."""
+    for name in registered():
+        if names is None or name in names:
+            del _OWN[name]
 
 
 def make(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -13,7 +13,18 @@ from her_jax.agents.ddpg import DDPG
 from her_jax.agents.dqn import DQN
 from her_jax.agents.sac import SAC
 from her_jax.agents.td3 import TD3
-from her_jax.config import AGENTS, AgentConfig, DDPGConfig, DQNConfig, SACConfig, TD3Config
+from her_jax.config import (
+    AGENTS,
+    AgentConfig,
+    DDPGConfig,
+    DQNConfig,
+    EnvConfig,
+    NormalizerConfig,
+    ReplayConfig,
+    SACConfig,
+    TD3Config,
+    TrainConfig,
+)
 from her_jax.errors import UserError, reason
 from her_jax.types import Agent, Batch, GoalEnv
 
@@ -26,6 +37,13 @@ _CLASSES: dict[type[Any], Callable[[Any, int], Agent]] = {
 """Settings -> what makes an agent of them and of the number of its actions A."""
 
 _BUILT_IN = frozenset(AGENTS)
+
+_OTHER_SETTINGS = {"seed", "preset", "algorithm", "out", "video"} | {
+    field.name
+    for part in (EnvConfig, TrainConfig, ReplayConfig, NormalizerConfig)
+    for field in dataclasses.fields(part)
+}
+"""Names of options that are of no agent."""
 
 
 def make(config: AgentConfig, env: GoalEnv) -> Agent:
@@ -51,20 +69,33 @@ def register(settings: type[Any], agent: Callable[[Any, int], Agent]) -> None:
 
     Args:
       settings: a frozen dataclass of plain values with defaults, whose class has `NAME` and
-        `DISCRETE`, e.g. a subclass of a built-in agent's; one of its fields is the `discount`.
+        `DISCRETE`, e.g. a subclass of a built-in agent's; one of its fields is the `discount`, and
+        none has the name of another setting of a run.
       agent: a class, or what else makes an agent of settings and the number of actions A.
 
     Raises:
       UserError: if the settings are no such class, or the name is a built-in agent's.
     """
-    frozen = dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
-    if not frozen or not all(hasattr(settings, x) for x in ("NAME", "DISCRETE", "discount")):
+    own = vars(settings).get("__dataclass_params__")  # a parent's says nothing of new fields
+    if own is None or not own.frozen or not hasattr(settings, "DISCRETE"):
         raise UserError(
-            f"agent: {settings.__name__} is no frozen dataclass with NAME, DISCRETE and a default "
-            "discount; mend it"
+            f"agent: {settings.__name__} is no frozen dataclass with NAME and DISCRETE; mend it"
+        )
+    fields = dataclasses.fields(settings)
+    names = {field.name for field in fields}
+    missing = dataclasses.MISSING
+    bare = [x.name for x in fields if x.default is missing and x.default_factory is missing]
+    if bare or "discount" not in names:
+        what = f"no default for {', '.join(bare)}" if bare else "no discount"
+        raise UserError(f"agent: {settings.__name__} has {what}; mend it")
+    if taken := names & _OTHER_SETTINGS:
+        raise UserError(
+            f"agent: {', '.join(sorted(taken))} of {settings.__name__} is another setting's name; "
+            "rename it"
         )
     if settings.NAME in _BUILT_IN:
         raise UserError(f"agent: {settings.NAME!r} is a built-in one; choose another NAME")
+    _CLASSES.pop(AGENTS.get(settings.NAME, settings), None)
     AGENTS[settings.NAME] = settings
     _CLASSES[settings] = agent
 
@@ -74,10 +105,11 @@ def registered() -> tuple[str, ...]:
     return tuple(name for name in AGENTS if name not in _BUILT_IN)
 
 
-def forget() -> None:
-    """Removes what `register` added."""
+def forget(names: Collection[str] | None = None) -> None:
+    """Removes what `register` added, or what of it has one of these names."""
     for name in registered():
-        del _CLASSES[AGENTS.pop(name)]
+        if names is None or name in names:
+            del _CLASSES[AGENTS.pop(name)]
 
 
 def require(agent: Agent, config: AgentConfig, env: GoalEnv) -> None:
@@ -97,24 +129,21 @@ def require(agent: Agent, config: AgentConfig, env: GoalEnv) -> None:
         counter = learner.updates
         later, metrics = agent.update(learner, batch, key)
         acts = agent.act(learner, of_state), agent.act(agent.acting(learner), of_state)
-        explores = agent.explore(learner, of_state[0], key)
-        return counter, learner, later, metrics, *acts, explores
+        single = agent.act(learner, of_state[0]), agent.explore(learner, of_state[0], key)
+        return counter, learner, later, metrics, *acts, *single
 
     try:
-        updates, learner, later, metrics, *acts, explores = jax.eval_shape(use, jax.random.key(0))
-        found = [(each.shape, each.dtype) for each in (updates, *acts, explores)]
+        updates, learner, later, metrics, *acts = jax.eval_shape(use, jax.random.key(0))
+        found = list(map(_kind, (updates, *acts)))
         figures = [value.shape for value in metrics.values()]
     except Exception as error:  # whatever a user's agent may raise
         raise UserError(f"agent: {config.NAME!r} fails: {reason(error)}; mend it") from error
     many, one = ((rows, actions), jnp.float32), ((actions,), jnp.float32)
     for what, is_so in (
         ("`updates` is no int32 []", found[0] == ((), jnp.int32)),
-        ("`act` gives no float32 [..., A]", found[1:3] == [many, many]),
-        ("`explore` gives no float32 [A]", found[3] == one),
-        (
-            "`update` gives a state of another kind",
-            jax.tree.map(_kind, later) == jax.tree.map(_kind, learner),
-        ),
+        ("`act` gives no float32 [..., A]", found[1:4] == [many, many, one]),
+        ("`explore` gives no float32 [A]", found[4] == one),
+        ("`update` gives a state of another kind", _kinds(later) == _kinds(learner)),
         ("`update` gives metrics that are no scalars", set(figures) <= {()}),
     ):
         if not is_so:
@@ -123,6 +152,10 @@ def require(agent: Agent, config: AgentConfig, env: GoalEnv) -> None:
 
 def _kind(x: Any) -> Any:
     return x.shape, x.dtype
+
+
+def _kinds(tree: Any) -> Any:
+    return jax.tree.structure(tree), list(map(_kind, jax.tree.leaves(tree)))
 
 
 __all__ = ["DDPG", "DQN", "SAC", "TD3", "make", "register"]

@@ -84,12 +84,39 @@ def lazy(**changes):
     return dataclasses.dataclass(frozen=True)(type("Lazy", (Idle,), changes))
 
 
+def test_a_state_that_knows_no_equality_is_one(registered, config, tmp_path):
+    @jax.tree_util.register_pytree_node_class
+    class Counted:
+        def __init__(self, updates):
+            self.updates = updates
+
+        def tree_flatten(self):
+            return (self.updates,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children)
+
+    agent = lazy(
+        init=lambda *_: Counted(jnp.zeros((), jnp.int32)),
+        update=lambda self, learner, batch, key: (Counted(learner.updates + 1), {}),
+    )
+    registered(IdleConfig, agent)
+    registered(IdleConfig, agent)  # again, as a notebook does
+    mine: Any = IdleConfig()
+    Run(PointEnv(), dataclasses.replace(config, agent=mine), tmp_path / "r", SILENT).prepare()
+
+
 @pytest.mark.parametrize(
     ("agent", "complaint"),
     [
         (lazy(init=lambda *_: {}), "fails: 'dict' object has no attribute 'updates'; mend it"),
         (lazy(init=lambda *_: IdleState(jnp.zeros(()))), "`updates` is no int32"),
         (lazy(act=lambda self, learner, inputs: inputs), "`act` gives no float32"),
+        (
+            lazy(act=lambda self, learner, inputs: jnp.zeros((inputs.shape[0], self.action_size))),
+            "`act` gives no float32",  # for one observation
+        ),
         (lazy(explore=lambda self, learner, inputs, key: inputs), "`explore` gives no float32"),
         (lazy(update=lambda self, learner, batch, key: (0, {})), "`update` gives a state of anoth"),
         (
@@ -106,13 +133,13 @@ def test_an_agent_that_keeps_no_promise_is_refused_in_one_line(
     mine: Any = IdleConfig()
     with pytest.raises(UserError, match=f"^agent: 'idle':? {complaint}") as caught:
         Run(PointEnv(), dataclasses.replace(config, agent=mine), tmp_path / "r", SILENT).start()
-    assert "\\n" not in str(caught.value) and not (tmp_path / "r").exists()
+    assert "\n" not in str(caught.value) and not (tmp_path / "r").exists()
 
 
 def test_what_cannot_be_registered(registered, config, tmp_path):
     with pytest.raises(UserError, match="agent: 'ddpg' is a built-in one"):
         registered(DDPGConfig, DDPG)
-    with pytest.raises(UserError, match="agent: Idle is no frozen dataclass with NAME, DISCRETE"):
+    with pytest.raises(UserError, match="agent: Idle is no frozen dataclass with NAME and DISCR"):
         registered(Idle, Idle)
     thawed = dataclasses.dataclass(type("Thawed", (), vars(IdleConfig) | {}))
     with pytest.raises(UserError, match="agent: Thawed is no frozen dataclass"):
@@ -121,5 +148,17 @@ def test_what_cannot_be_registered(registered, config, tmp_path):
     class Mine(DDPGConfig):
         NAME: ClassVar[str] = "mine"
 
+    with pytest.raises(UserError, match="agent: Mine is no frozen dataclass"):  # of its own
+        registered(Mine, Idle)
+    bare = dataclasses.make_dataclass(
+        "Bare", [("far", float)], bases=(IdleConfig,), frozen=True, kw_only=True
+    )
+    with pytest.raises(UserError, match="agent: Bare has no default for far"):
+        registered(bare, Idle)
+    taken = dataclasses.make_dataclass(
+        "Taken", [("k", float, 3.0)], bases=(IdleConfig,), frozen=True
+    )
+    with pytest.raises(UserError, match="agent: k of Taken is another setting's name"):
+        registered(taken, Idle)
     with pytest.raises(UserError, match="agent: Mine is unknown; register it first"):
         Run(PointEnv(), dataclasses.replace(config, agent=Mine()), tmp_path / "r", SILENT)

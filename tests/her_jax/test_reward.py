@@ -201,6 +201,20 @@ def test_a_reward_that_cannot_be_run_is_refused_in_one_line(paid, complaint, con
     assert "\n" not in str(at.value)
 
 
+def test_a_device_that_is_full_is_no_fault_of_the_reward(config, tmp_path):
+    class Full(PointEnv):
+        message = "RESOURCE_EXHAUSTED: Out of memory"
+
+        def reward(self, achieved_goal, desired_goal):
+            raise jax.errors.JaxRuntimeError(self.message)
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE"):
+        Run(Full(), config, tmp_path / "r", SILENT).start()
+    Full.message = "INTERNAL: of a callback of the user's own"
+    with pytest.raises(UserError, match="reward: Point fails its reward test: INTERNAL"):
+        Run(Full(), config, tmp_path / "r", SILENT).start()
+
+
 def test_nothing_is_trained_with_a_bad_reward(config, tmp_path):
     with pytest.raises(UserError, match="Point fails its reward test 'agrees'"):
         Run(Wider(), config, tmp_path / "r", SILENT).start()
