@@ -130,11 +130,13 @@ def parse(words: list[str]) -> Launch:
         task, flags = "fetch-reach", words
     else:
         task, flags = words[0], words[1:]
-    flags = [_PREFIX.sub(_without_section, word) for word in flags]
-    plugin = _value(flags, "--plugin", "")
-    if plugin:
+    plain = [_PREFIX.sub(r"--\2", word) for word in flags]
+    if sum(word.partition("=")[0] == "--plugin" for word in plain) > 1:
+        raise UserError("plugin: named twice; put what both register into one file")
+    if plugin := _value(plain, "--plugin", ""):
         launch.load_plugin(plugin)
-    preset = _preset(task, flags)
+    preset = _preset(task, plain)
+    flags = [_PREFIX.sub(_without_section, word) for word in flags]
     algorithm = _value(flags, "--algorithm", preset.agent.NAME)
     default = Launch(Options(), presets.with_agent(preset, algorithm))
     _require_own(flags, algorithm)
@@ -250,7 +252,10 @@ def _require_own(flags: list[str], algorithm: str) -> None:
         having = [agent for agent, names in fields.items() if names & {*named([flag])}]
         if having and algorithm not in having:
             owners = " and ".join(having)
-            raise UserError(f"options: {flag} is of {owners}, not of {algorithm}; leave it out")
+            raise UserError(
+                f"options: {flag} is of {owners}, not of {algorithm}; leave it out, or name one by "
+                "--algorithm"
+            )
 
 
 def _value(words: list[str], flag: str, default: str) -> str:

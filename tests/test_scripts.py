@@ -234,6 +234,12 @@ def test_a_plugin_takes_the_place_of_that_of_the_run(trained, tmp_path):
     try:
         run = launch.bind(train_script.parse(words).config, tmp_path / "run")
         run.create()
+        sections: Any = train_script.parse([*words, "--agent.half-life", "3"]).config
+        assert sections.agent.half_life == 3
+        with pytest.raises(UserError, match="plugin: named twice; put what both register into"):
+            train_script.parse([*words, "--plugin", "soon.py", "--strategy", "soon"])
+        with pytest.raises(UserError, match=r"--half-life is of calm, not of ddpg; .* by --algo"):
+            train_script.parse([*words[:3], "--half-life", "3"])
         (tmp_path / "calm.py").write_text(CALM + "# edited\n")
         config = train_script.parse([*words[:3], "--preset", str(run.folder)]).config
         launch.bind(config, tmp_path / "other")  # its class is the one that is registered
@@ -334,6 +340,13 @@ def test_a_task_in_a_file_is_known_to_scripts(point, tmp_path):
     her_envs.forget()
     with pytest.raises(UserError, match=r"task: 'Point' is unknown; .* by --plugin"):
         train_script.parse(["Point"])
+    her_envs.register("Broken", lambda: her_envs.BitFlipEnv(len(3)))  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match="environment: 'Broken' cannot be made: object of type 'int'"
+    ):
+        her_envs.make("Broken")
+    with pytest.raises(UserError, match="environment: 3 makes none; give its class"):
+        her_envs.register("Three", 3)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="environment: 'FetchPush' is a built-in one"):
         her_envs.register("FetchPush", lambda: her_envs.BitFlipEnv(3))
 

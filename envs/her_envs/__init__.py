@@ -19,7 +19,7 @@ from her_envs.physics.base import Physics
 from her_envs.physics.mjx import GRAPH_MODES, IMPLEMENTATIONS, NCONMAX, NJMAX, Mjx, require_options
 from her_envs.physics.native import Native
 from her_envs.repeat import Repeated
-from her_jax.errors import UserError
+from her_jax.errors import UserError, reason
 from her_jax.types import GoalEnv
 
 PHYSICS = ("native", *IMPLEMENTATIONS)
@@ -133,7 +133,12 @@ def make(
     _refuse_unused(name, {"n": n})
     if name in _OWN:
         _refuse_unused(name, of_fetch)
-        return _OWN[name]()
+        try:
+            return _OWN[name]()
+        except Exception as error:  # whatever a user's class may raise
+            raise UserError(
+                f"environment: {name!r} cannot be made: {reason(error)}; mend it"
+            ) from error
     if name not in TOLERANCES[tolerance]:
         raise UserError(f"tolerance: {tolerance!r} is not defined for {name}; choose v4")
     scene = scenes.scene(TASKS[name], model)

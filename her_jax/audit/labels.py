@@ -80,6 +80,13 @@ def low_success(metrics: Mapping[str, Any]) -> bool:
     return metrics["requested_goal_success"] < LOW_SUCCESS
 
 
+def easier_goals(metrics: Mapping[str, Any]) -> bool:
+    """Whether hindsight goals lie less than half as far from the start as the requested ones."""
+    given = metrics["relabelled_goal_distance_from_start"]
+    asked = metrics["requested_goal_distance_from_start"]
+    return given is not None and asked is not None and given < 0.5 * asked
+
+
 def _reward(metrics: Mapping[str, Any], test: Mapping[str, str], violations: int) -> list[str]:
     evidence = []
     if metrics["identity_mismatches"] > 0:
@@ -139,7 +146,8 @@ def _representation(
     if test["grounded"] != "pass":
         evidence.append(f"reward test 'grounded': {test['grounded']}")
     reached = metrics["recommanded_goal_reached"]
-    if unexplained and reached is not None and reached >= HIGH_REACHED:
+    tells = unexplained and not easier_goals(metrics)  # near ones are reached before far ones
+    if tells and reached is not None and reached >= HIGH_REACHED:
         evidence.append(
             f"exploration is not known to be at fault, and {reached:.1%} of hindsight goals are "
             f"reached on purpose, but {metrics['requested_goal_success']:.1%} of the requested ones"

@@ -465,11 +465,10 @@ def _warnings(
     warnings = [f"audit: {count} rows break the rule {rule}" for rule, count in rows.broken.items()]
     if not rows.share_holds:
         warnings.append("audit: the relabelled share is not as configured")
-    easier = m["relabelled_goal_distance_from_start"]
-    asked = m["requested_goal_distance_from_start"]
-    if easier is not None and asked is not None and easier < 0.5 * asked:
+    if labels.easier_goals(m):
+        given, asked = (m[f"{x}_goal_distance_from_start"] for x in ("relabelled", "requested"))
         warnings.append(
-            f"easier goals: relabelled ones lie {easier:.3f} from the start, requested ones "
+            f"easier goals: relabelled ones lie {given:.3f} from the start, requested ones "
             f"{asked:.3f}; hindsight figures say little about requested goals"
         )
     if m["invalid_goal_share"] > 0:

@@ -226,6 +226,8 @@ METRICS = {
     "goal_coverage": 0.9,
     "static_goal_jitter": 0.0,
     "recommanded_goal_reached": 0.1,
+    "relabelled_goal_distance_from_start": 0.6,
+    "requested_goal_distance_from_start": 1.0,
 }
 
 
@@ -246,6 +248,7 @@ def label(**changes) -> list[str]:
     [
         ({}, []),
         ({"requested_goal_success": 0.9, "goal_coverage": 0.01}, []),
+        ({"recommanded_goal_reached": 0.9, "relabelled_goal_distance_from_start": 0.49}, []),
         ({"goal_coverage": 0.1}, ["exploration_failure"]),
         ({"moved_rate": 0.1, "recommanded_goal_reached": 1.0}, ["exploration_failure"]),
         ({"recommanded_goal_reached": 0.8}, ["goal_representation_failure"]),

@@ -469,6 +469,8 @@ HEALTHY = {
     "goal_coverage": 0.9,
     "static_goal_jitter": 0.0,
     "recommanded_goal_reached": 0.9,
+    "relabelled_goal_distance_from_start": 0.6,
+    "requested_goal_distance_from_start": 1.0,
 }
 FAILED = HEALTHY | {"requested_goal_success": 0.1, "recommanded_goal_reached": 0.1}
 
