@@ -458,6 +458,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(REPO / "experiments" / "train.py"), *words, "--out", "cut"],
         cwd=tmp_path,
+        env=SCRIPT_ENVIRONMENT,  # or other programs would be compiled, which round otherwise
         stdout=subprocess.DEVNULL,
     )
     lines = tmp_path / "cut" / "metrics.jsonl"
