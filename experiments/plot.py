@@ -268,9 +268,9 @@ def read_csv(path: Path, is_one_of_several: bool = False) -> dict[str, list[Curv
                 seeds[-1].append(line)
                 before = line
         for (title, setting), seeds in found.items():
-            names = [path.parent.name] if is_one_of_several or not setting else []
+            folder = path.parent.name if is_one_of_several or not setting else ""
             curve = Curve(
-                ": ".join([*names, *([setting] if setting else [])]),
+                ": ".join(filter(None, (folder, setting))),
                 [[int(line["env_steps"]) for line in lines] for lines in seeds],
                 [[float(line["requested_goal_success"]) for line in lines] for lines in seeds],
                 {float(s) for lines in seeds for x in lines if (s := x["no_action_success"])},

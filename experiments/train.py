@@ -106,7 +106,7 @@ def reopen(words: list[str]) -> tuple[Run, bool]:
     typed = words[:1] if words and not words[0].startswith("-") else []
     options = launch.options(Resume, prog="train.py", args=words[len(typed) :])
     config = launch.read_config(options.resume)
-    (task,) = map(presets.environment, typed or [config.env.task])
+    task = presets.environment(typed[0]) if typed else config.env.task
     if task != config.env.task:
         raise UserError(
             f"checkpoint: {options.resume} is of task {config.env.task!r}, not {task!r}; "
@@ -130,6 +130,7 @@ def parse(words: list[str]) -> Launch:
         task, flags = "fetch-reach", words
     else:
         task, flags = words[0], words[1:]
+    # A plugin may add settings, by which sections are checked: it is looked up and run before.
     plain = [_PREFIX.sub(r"--\2", word) for word in flags]
     if sum(word.partition("=")[0] == "--plugin" for word in plain) > 1:
         raise UserError("plugin: named twice; put what both register into one file")

@@ -9,6 +9,11 @@ class UserError(Exception):
     """Bad input: one line that names the field, the value and the remedy."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether XLA says that the device has no memory left."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
 def reason(error: BaseException) -> str:
     """What an error says first, in one line, or its type; of traced values, what to do instead."""
     if isinstance(error, jax.errors.TracerBoolConversionError):

@@ -12,7 +12,7 @@ import psutil
 
 from her_jax import train
 from her_jax.config import Config
-from her_jax.errors import UserError, reason
+from her_jax.errors import UserError, is_out_of_memory, reason
 from her_jax.types import GoalEnv
 
 MAX_SHARE = 0.8
@@ -66,7 +66,7 @@ def exhaustible() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
             f"memory: the device ran out ({reason(error)}); ask for fewer environments, a smaller "

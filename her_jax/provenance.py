@@ -51,8 +51,13 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 def device() -> str:
     """The accelerator that JAX runs on, and the host's processor and cores."""
     first = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{first.platform}: {first.device_kind}; host: {_processor()}, {cores} cores"
+    return f"{first.platform}: {first.device_kind}; host: {_processor()}, {cores()} cores"
+
+
+def cores() -> int:
+    """Cores of the host that this process may use."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def commit() -> str:

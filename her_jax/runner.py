@@ -123,8 +123,8 @@ class Run:
         """Trains from scratch in a new folder; returns the final state and the summary.
 
         Raises:
-          UserError: if the folder already exists, the reward fails its test, there are not as
-            many held-out goals as the settings ask for, or training must stop; see `check`.
+          UserError: if the folder already exists, something that training needs is amiss, see
+            `prepare`, or training must stop, see `check`.
         """
         self._require_new()
         goals = self.prepare()
@@ -139,8 +139,8 @@ class Run:
         """Goes on from the latest checkpoint and ends as an uninterrupted run does.
 
         Raises:
-          UserError: if there is no checkpoint, it does not fit, nothing is left to train, another
-            process trains it, or training must stop; see `check`.
+          UserError: if there is no checkpoint to go on from, see `reopen`, another process trains
+            it, or training cannot begin or must stop, see `prepare` and `check`.
         """
         goals = self.prepare()
         with lock.alone(self.folder):
@@ -201,11 +201,8 @@ class Run:
 
     def _evaluation(self) -> dict[str, Any]:
         """What must stay as it is for the lines of a run to be comparable."""
-        settings = self.config
-        return {
-            "scored_on": settings.env.scored_on,
-            "eval_episodes": settings.train.eval_episodes,
-        }
+        env, plan = self.config.env, self.config.train
+        return {"scored_on": env.scored_on, "eval_episodes": plan.eval_episodes}
 
     def _require_new(self) -> None:
         if self.folder.exists():

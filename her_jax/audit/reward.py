@@ -15,7 +15,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from her_jax.errors import UserError, reason
+from her_jax.errors import UserError, is_out_of_memory, reason
 from her_jax.types import GoalEnv, RewardPair
 
 _NAMES = {"hit", "miss", "threshold"}
@@ -52,7 +52,7 @@ def require(env: GoalEnv) -> None:
     except UserError:
         raise
     except Exception as error:  # whatever a user's reward may raise
-        if "RESOURCE_EXHAUSTED" in str(error):  # which is the device's
+        if is_out_of_memory(error):  # which is no fault of the reward's
             raise
         raise UserError(
             f"reward: {env.name} fails its reward test: {reason(error)}; reward and success take "

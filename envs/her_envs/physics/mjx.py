@@ -38,6 +38,7 @@ from jax.custom_batching import custom_vmap
 from jax.typing import ArrayLike
 
 from her_envs.physics.base import Handles, Readings, Scene, readings
+from her_jax import provenance
 from her_jax.errors import UserError
 
 IMPLEMENTATIONS = ("warp", "jax")
@@ -457,8 +458,7 @@ def _may_hang() -> bool:
     them, and each call waits for its parts: as many calls at a time as threads wait for ever. A
     program of rigid bodies makes such calls side by side.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("NPROC") or str(cores)
+    threads = os.environ.get("NPROC") or str(provenance.cores())
     fixed = jaxlib.version.__version_info__ >= (0, 11, 1)
     return jax.default_backend() == "cpu" and threads != "1" and not fixed
 
