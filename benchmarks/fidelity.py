@@ -11,7 +11,8 @@ Gymnasium-Robotics' Fetch v4, float64 joint positions included. Compared are
                 rounded to float32 for `native` too, as a control: what rounding alone costs
     coasting    how far FetchSlide's puck then slides, the hand off it; of the stock model only
     stages      what one step of 2 ms derives, and where it ends, from whole native states (levels 1
-                and 2 of MuJoCo's own parity test); of the stock model only
+                and 2 of MuJoCo's own parity test); of the stock model on Warp, and in pure JAX of
+                its model, against C with the same one
     episodes    of equal starts and scripts: resets, rest, how far a struck puck slides, lifts
     transfer    success of trained policies (`--runs`) on equal held-out goals on both
 
@@ -131,8 +132,12 @@ def main(
         row |= one_step(native, other, steps)
         if task == "FetchSlide" and model == "stock":
             row["coasting"] = coasting(native, other, steps)
-        if isinstance(other.physics, Mjx) and model == "stock":  # so on Warp
+        if physics == "warp" and model == "stock":
             row["stages"] = stages(native, other.physics, floats(steps.physics.row))
+        if physics == "jax" and not recorded:
+            alike = her_envs.make(task, physics="native", model=model)
+            own = floats(played(alike, native_episodes).physics.row)
+            row["stages"] = stages(alike, other.physics, own)
         if not recorded:
             anew = {folder.name for folder in opened}
             scores = [one for old in before for one in old["transfer"] if one["run"] not in anew]
@@ -188,25 +193,24 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def stages_markdown(rows: list[dict[str, Any]]) -> str:
-    """Markdown: what Warp derives of the stock model, a line for each task and kind of states.
+    """Markdown: what MJX derives of a model, a line for each backend, task and kind of states.
 
     The share of states within tolerance is of accelerations, which come last. Errors of joint
     positions, in metres, radians and parts of a quaternion, are those after a MuJoCo step; C's
     own, from rounded states, are the control.
     """
     header = [
-        *("task", "states", "within tolerance", "C rounded", "contacts lost", "gained"),
+        *("task", "physics", "model", "states"),
+        *("within tolerance", "C rounded", "contacts lost", "gained"),
         *("lost or gained, median", "neither, p99", "C rounded, p99"),
         *("over 0.2 mm in 40 ms", "C rounded"),
     ]
-    stock = {
-        (row["physics"], row["task"], row["states"]): row for row in rows if row["model"] == "stock"
-    }
+    measured = {tuple(row[name] for name in _MEASURED): row for row in rows}
     lines = []
-    for (physics, task, states), row in stock.items():
-        if physics != "warp":
+    for (task, physics, model, states), row in measured.items():
+        if "stages" not in row:
             continue
-        found, control = row["stages"], stock.get(("native", task, states), {})
+        found, control = row["stages"], measured.get((task, "native", model, states), {})
         off = [
             found.get(f"qpos_{which}", {}).get(percentile)
             for which, percentile in (
@@ -223,7 +227,7 @@ def stages_markdown(rows: list[dict[str, Any]]) -> str:
         over = [each.get("one_step", {}).get("over_0.2_mm") for each in (row, control)]
         lines.append(
             [
-                *(task, states),
+                *(task, physics, model, states),
                 *("-" if share is None else f"{share:.1%}" for share in shares),
                 *("-" if count is None else str(count) for count in counts),
                 *map(_small, off),
@@ -487,7 +491,7 @@ def _percentiles(values: np.ndarray) -> dict[str, Any]:
 
 
 def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[str, Any]:
-    """How much of what one MuJoCo step derives, and where it ends, is as in C.
+    """How much of what one MuJoCo step derives, and where it ends, is as in C with the same model.
 
     Shares of states within MuJoCo's tolerances, by stage; states with fewer and with more contacts;
     errors after the step, those of joint positions also where there are equally many contacts and
@@ -517,9 +521,17 @@ def stages(native: her_envs.FetchEnv, physics: Mjx, rows: np.ndarray) -> dict[st
         "qvel": _percentiles(np.abs(other_qvel - qvel).max(axis=1)),
         "fewer_contacts": int((found["ncon"] < expected["ncon"]).sum()),
         "more_contacts": int((found["ncon"] > expected["ncon"]).sum()),
-        "peak_constraint_rows": int(found["nefc"].max()),
-        "candidate_pairs_a_state": float(found["ncollision"][0]) / len(rows),
         "peak_contacts_in_c": int(expected["ncon"].max()),
+    } | _sizes(found)
+
+
+def _sizes(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the states need room for in MuJoCo Warp; in pure JAX sizes are those of the model."""
+    if "nefc" not in found:
+        return {}
+    return {
+        "peak_constraint_rows": int(found["nefc"].max()),
+        "candidate_pairs_a_state": float(found["ncollision"][0]) / len(found["nefc"]),
     }
 
 

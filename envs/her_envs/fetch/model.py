@@ -110,7 +110,7 @@ def _add_contact_sensors(spec: mujoco.MjSpec, task: FetchTask) -> None:
 
 
 def _add_pair_sensors(
-    spec: mujoco.MjSpec, task: FetchTask
+    spec: mujoco.MjSpec, pairs: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The same of a pruned model's pairs, one by one.
 
@@ -121,7 +121,7 @@ def _add_pair_sensors(
       Names of the sensors of force and of distance.
     """
     forces, distances = [], []
-    for one, other in prune.pairs(task):
+    for one, other in pairs:
         geoms = {
             "objtype": mujoco.mjtObj.mjOBJ_GEOM,
             "objname": one,
@@ -130,7 +130,7 @@ def _add_pair_sensors(
         }
         distances.append(f"{one}-{other} distance")
         _add_sensor(spec, distances[-1], _DISTANCE, _MINIMAL_DISTANCE, **geoms)
-        if other == prune.TABLE and one != prune.OBJECT:
+        if other == prune.TABLE and one in prune.HAND:
             forces.append(f"{one}-{other} force")
             _add_sensor(spec, forces[-1], _FORCE, _ALL_CONTACTS, contacts=_PAIR_CONTACTS, **geoms)
     return tuple(forces), tuple(distances)
@@ -167,10 +167,10 @@ def scene(task: FetchTask, variant: str = "stock") -> Scene:
     spec = _spec(task)
     nq, nv = stock.model.nq, stock.model.nv
     qpos, qvel = stock.row[1 : 1 + nq], stock.row[1 + nq : 1 + nq + nv]
-    prune.prune(spec, task, stock.model, qpos, portable=variant == "portable")
+    pairs = prune.prune(spec, task, stock.model, qpos, portable=variant == "portable")
     forces, distances = stock.force_sensors, stock.distance_sensors
     if variant == "portable":
-        forces, distances = _add_pair_sensors(spec, task)
+        forces, distances = _add_pair_sensors(spec, pairs)
     else:
         _add_contact_sensors(spec, task)
     model = _compiled(spec, task)

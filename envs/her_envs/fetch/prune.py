@@ -4,7 +4,8 @@ Two variants of the stock model, made by editing its `MjSpec`:
 
     fast      for MuJoCo Warp
     portable  for pure JAX, which has no box against cylinder and no margins of meshes: the same,
-              with a prism for FetchSlide's puck; its contact sensors are others too (`model.py`)
+              but FetchSlide's puck touches by a prism and a box inside of it; its contact sensors
+              are others too (`model.py`)
 
 What they change is measured by `benchmarks/fidelity.py`; whatever it says, only `stock` is the
 original's model.
@@ -25,23 +26,41 @@ WELDED = ("slide0", "slide1", "slide2", "torso_lift_joint", "head_pan_joint", "h
 move; nothing depends on the head's. The torso's, damped with 1e7, rises by 3 mm/s in the stock
 model, because it starts below its range, and the arm makes up for it; here it stays."""
 
-PALM, FINGERS = "palm", ("robot0:r_gripper_finger_link", "robot0:l_gripper_finger_link")
+PALM = "palm"
+HAND = (PALM, "robot0:r_gripper_finger_link", "robot0:l_gripper_finger_link")
 TABLE, FLOOR, OBJECT = "table", "floor0", "object0"
 
-PUCK_SIDES = 16
-"""Of the prism that stands for FetchSlide's cylinder where box against cylinder does not exist."""
+RIM, FOOT, RIM_SIDES = "rim", "foot", 16
+"""What FetchSlide's puck touches with where box against cylinder does not exist: the hand by a
+prism with so many sides, table and floor by a box; the corners of both are on the cylinder.
+
+One shape would not do. Where the faces of a convex mesh and a box lie on each other, MJX may take
+the closest points of two edges for the place of contact, and those of puck and table are decimetres
+apart. Boxes meet boxes by another collider. A puck at rest has four contacts on its rim in the
+stock model too."""
+
+OVERLAP = 2e-6
+"""Metres by which `FOOT` is deeper than the puck, and by which what it touches lets it in.
+
+MJX's boxes touch from a depth of 1e-6 m on, FetchSlide's puck rests less deep, and would fall and
+be thrown up without end."""
 
 _PALM_MESH = "robot0:gripper_link"
 _TABLE_BODY = "table0"
 
 
-def pairs(task: FetchTask) -> tuple[tuple[str, str], ...]:
-    """Pairs of geoms that may touch; all others of the stock model never do, or hardly ever."""
-    hand = (PALM, *FINGERS)
-    on_table = tuple((geom, TABLE) for geom in hand)
+def pairs(task: FetchTask, side: str = OBJECT, bottom: str = OBJECT) -> tuple[tuple[str, str], ...]:
+    """Pairs of geoms that may touch; all others of the stock model never do, or hardly ever.
+
+    Args:
+      task: constants of the task.
+      side: the geom of the object that the hand touches.
+      bottom: the one that touches table and floor.
+    """
+    on_table = tuple((geom, TABLE) for geom in HAND)
     if not task.has_object:
         return on_table
-    return (*on_table, *((geom, OBJECT) for geom in hand), (OBJECT, TABLE), (OBJECT, FLOOR))
+    return (*on_table, *((geom, side) for geom in HAND), (bottom, TABLE), (bottom, FLOOR))
 
 
 def prune(
@@ -50,7 +69,7 @@ def prune(
     stock: mujoco.MjModel,
     settled: np.ndarray,
     portable: bool,
-) -> None:
+) -> tuple[tuple[str, str], ...]:
     """Edits the stock `spec` in place.
 
     Args:
@@ -59,15 +78,21 @@ def prune(
       stock: the compiled stock model.
       settled: float64 [nq], its joint positions after a reset.
       portable: whether pure JAX must be able to simulate it.
+
+    Returns:
+      The pairs of geoms that may touch.
     """
     _weld(spec, stock, settled)
     _palm_as_box(spec, stock)
     _table(spec).name = TABLE
+    allowed = pairs(task)
     if portable and task.has_object and spec.geom(OBJECT).type == mujoco.mjtGeom.mjGEOM_CYLINDER:
-        _puck_as_prism(spec)
-    _allow_pairs(spec, task, stock)
+        _puck_as_prism_and_box(spec)
+        allowed = pairs(task, RIM, FOOT)
+    _allow_pairs(spec, allowed, stock)
     # Fixed children, cameras among them, become part of their parents: a shallower tree.
     spec.compiler.fusestatic = True
+    return allowed
 
 
 def _weld(spec: mujoco.MjSpec, stock: mujoco.MjModel, settled: np.ndarray) -> None:
@@ -108,21 +133,24 @@ def _palm_as_box(spec: mujoco.MjSpec, stock: mujoco.MjModel) -> None:
     )
 
 
-def _puck_as_prism(spec: mujoco.MjSpec) -> None:
-    """The puck as a convex prism of the cylinder's height, its corners on the cylinder."""
+def _puck_as_prism_and_box(spec: mujoco.MjSpec) -> None:
+    """Adds `RIM` and `FOOT` to the puck, which has the mass and is seen."""
     puck = spec.geom(OBJECT)
     radius, half_height, _ = puck.size
-    angle = 2 * np.pi * np.arange(PUCK_SIDES) / PUCK_SIDES
+    angle = 2 * np.pi * np.arange(RIM_SIDES) / RIM_SIDES
     ring = radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    rings = [np.c_[ring, np.full(PUCK_SIDES, side * half_height)] for side in (-1, 1)]
-    spec.add_mesh(name="puck", uservert=np.concatenate(rings).ravel())
-    mass = float(puck.mass)
-    puck.type, puck.meshname = mujoco.mjtGeom.mjGEOM_MESH, "puck"
-    puck.mass = mass
+    rings = [np.c_[ring, np.full(RIM_SIDES, side * half_height)] for side in (-1, 1)]
+    spec.add_mesh(name=RIM, uservert=np.concatenate(rings).ravel())
+    unseen = {"pos": puck.pos, "group": 4, "mass": 0.0}
+    puck.parent.add_geom(name=RIM, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=RIM, **unseen)
+    size = (radius / np.sqrt(2), radius / np.sqrt(2), half_height + OVERLAP)
+    puck.parent.add_geom(name=FOOT, type=mujoco.mjtGeom.mjGEOM_BOX, size=size, **unseen)
 
 
-def _allow_pairs(spec: mujoco.MjSpec, task: FetchTask, stock: mujoco.MjModel) -> None:
-    """Collisions only between `pairs`, with the parameters that MuJoCo mixes from the stock geoms.
+def _allow_pairs(
+    spec: mujoco.MjSpec, allowed: tuple[tuple[str, str], ...], stock: mujoco.MjModel
+) -> None:
+    """Collisions only between `allowed` pairs, with the parameters of the stock model.
 
     A pair does not take them from its geoms by itself. The stock geoms have equal priorities and
     weights: dimension, friction and margin are the larger ones, solver parameters the means.
@@ -131,7 +159,7 @@ def _allow_pairs(spec: mujoco.MjSpec, task: FetchTask, stock: mujoco.MjModel) ->
         geom.contype = geom.conaffinity = 0
     for exclude in list(spec.excludes):
         spec.delete(exclude)
-    for names in pairs(task):
+    for names in allowed:
         one, other = (_stock_geom(stock, name) for name in names)
         pair = spec.add_pair(geomname1=names[0], geomname2=names[1])
         pair.condim = max(stock.geom_condim[one], stock.geom_condim[other])
@@ -140,15 +168,17 @@ def _allow_pairs(spec: mujoco.MjSpec, task: FetchTask, stock: mujoco.MjModel) ->
         pair.solref = (stock.geom_solref[one] + stock.geom_solref[other]) / 2
         pair.solimp = (stock.geom_solimp[one] + stock.geom_solimp[other]) / 2
         if not any(spec.geom(name).type == mujoco.mjtGeom.mjGEOM_MESH for name in names):
-            # Pure JAX knows no margins of meshes, and FetchSlide's prism is one.
+            # Pure JAX knows no margins of meshes, and FetchSlide's `RIM` is one.
             pair.margin = max(stock.geom_margin[one], stock.geom_margin[other])
+        if FOOT in names:
+            pair.margin -= OVERLAP
 
 
 def _stock_geom(stock: mujoco.MjModel, name: str) -> int:
     """The geom of the stock model that a name of `pairs` stands for."""
     if name == TABLE:
         return int(stock.body(_TABLE_BODY).geomadr[0])
-    return stock.geom(_PALM_MESH if name == PALM else name).id
+    return stock.geom({PALM: _PALM_MESH, RIM: OBJECT, FOOT: OBJECT}.get(name, name)).id
 
 
 def _table(spec: mujoco.MjSpec) -> mujoco.MjsGeom:

@@ -88,8 +88,8 @@ class MjxState(struct.PyTreeNode):
         original).
       rates: of MuJoCo Warp `RATES`, `cvel` [..., nbody, 6] and `cdof_dot` [..., nv, 6], as the last
         forward dynamics left them: how fast the Jacobian of the weld changes, which is part of what
-        the weld aims at, follows from those of the step before. Empty in pure JAX, which leaves
-        that term out.
+        the weld aims at, follows from those of the step before. Empty in pure JAX, where it follows
+        from those of the same step (`pure.py`).
     """
 
     qpos: jax.Array
@@ -147,6 +147,7 @@ class Mjx:
         self.nconmax, self.njmax = nconmax, njmax
         model = scene.model
         self._mjx = _library(implementation)
+        self._dynamics = self._mjx if implementation == "warp" else _pure_dynamics()
         self._model = self._put(model, graph_mode)
         flags = self._model.opt.disableflags | int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
         self._without_sensors = self._model.tree_replace({"opt.disableflags": flags})
@@ -224,10 +225,10 @@ class Mjx:
           rows: float64 [N, n] `mjSTATE_INTEGRATION` of the scene's model.
 
         Returns:
-          The fields `COMPARED` [N, ...] derived from the states; in MuJoCo Warp also `ncon` [N],
-          contacts, `nefc` [N], constraint rows, and `ncollision` [N], pairs of geoms that may
-          touch, in every row of all states together; then qpos [N, nq] and qvel [N, nv] after the
-          step.
+          The fields `COMPARED` [N, ...] derived from the states, and `ncon` [N], contacts; in
+          MuJoCo Warp also `nefc` [N], constraint rows, and `ncollision` [N], pairs of geoms that
+          may touch, in every row of all states together; then qpos [N, nq] and qvel [N, nv] after
+          the step.
         """
         model = self.scene.model
         given = _fields_of(model, rows)
@@ -236,8 +237,8 @@ class Mjx:
             blank = self._blank(len(rows))
 
             def one(world: jax.Array, given: dict[str, jax.Array]) -> Any:
-                ready = self._mjx.forward(self._model, blank.replace(**given))  # for `RATES`
-                data = self._mjx.forward(self._model, ready)
+                ready = self._dynamics.forward(self._model, blank.replace(**given))  # for `RATES`
+                data = self._dynamics.forward(self._model, ready)
                 found = {name: getattr(data, name) for name in COMPARED}
                 if self.name == "warp":
                     worlds = data._impl.contact__worldid  # of the contacts of all states
@@ -245,7 +246,10 @@ class Mjx:
                     found["ncon"] = ((worlds == world) & written).sum()
                     found["nefc"] = data._impl.nefc.reshape(())
                     found["ncollision"] = data._impl.ncollision.reshape(())
-                later = self._mjx.step(self._model, ready)
+                else:
+                    contact = data._impl.contact
+                    found["ncon"] = (contact.dist < contact.includemargin).sum()
+                later = self._dynamics.step(self._model, ready)
                 return found, later.qpos, later.qvel
 
             return jax.vmap(one)(jnp.arange(len(rows)), given)
@@ -266,7 +270,7 @@ class Mjx:
             data = blank.replace(
                 qpos=state.qpos, qvel=state.qvel, qacc_warmstart=jnp.zeros_like(state.qvel)
             )
-            return self._collect(self._mjx.forward(self._model, data))
+            return self._collect(self._dynamics.forward(self._model, data))
 
         return jax.vmap(one)(states)
 
@@ -291,11 +295,11 @@ class Mjx:
         def ended(data: Any) -> tuple[MjxState, Readings]:
             if scene.block_gripper:
                 data = data.replace(qpos=data.qpos.at[self._at.finger_qpos].set(0.0))
-                data = self._mjx.forward(self._model, data)
+                data = self._dynamics.forward(self._model, data)
             return self._collect(data)
 
         def passed(data: Any, model: Any, count: int) -> Any:
-            substep = jax.vmap(functools.partial(self._mjx.step, model))
+            substep = jax.vmap(functools.partial(self._dynamics.step, model))
             if self.name == "warp":  # in pure JAX, XLA makes use of what is constant
                 substep = hoisted(substep, data)
             return jax.lax.scan(lambda x, _: (substep(x), None), data, length=count)[0]
@@ -309,7 +313,7 @@ class Mjx:
             data = passed(data, self._without_sensors, scene.substeps)
         else:
             data = passed(data, self._without_sensors, scene.substeps - 1)
-            data = jax.vmap(functools.partial(self._mjx.step, self._model))(data)
+            data = jax.vmap(functools.partial(self._dynamics.step, self._model))(data)
         return jax.vmap(ended)(data)
 
     def _collect(self, data: Any) -> tuple[MjxState, Readings]:
@@ -553,6 +557,13 @@ def _unbatched(many: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[0], many(*jax.tree.map(lambda x: x[None], args)))
 
     return one
+
+
+def _pure_dynamics() -> Any:
+    """The module whose `forward` and `step` stand for those of MJX in pure JAX."""
+    from her_envs.physics import pure  # imports MJX, which `_library` does quietly
+
+    return pure
 
 
 def _library(implementation: str) -> Any:
