@@ -72,6 +72,7 @@ def test_costs_by_hand(variant):
     mujoco.mj_forward(scene.model, data)
     data.sensordata[at.distances] = np.linspace(-0.001, 0.03, len(at.distances))
     data.sensordata[at.distances[1]] = -0.02  # the deepest
+    data.sensordata[at.distances] -= at.skins
     forces = np.zeros((len(at.forces) // 3, 3))
     forces[0] = [3, 0, 1]
     forces[-1] += [0, 4, -1]

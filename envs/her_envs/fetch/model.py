@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import mujoco
@@ -110,7 +111,7 @@ def _add_contact_sensors(spec: mujoco.MjSpec, task: FetchTask) -> None:
 
 
 def _add_pair_sensors(
-    spec: mujoco.MjSpec, pairs: tuple[tuple[str, str], ...]
+    spec: mujoco.MjSpec, pairs: Iterable[tuple[str, str]]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The same of a pruned model's pairs, one by one.
 
@@ -167,10 +168,11 @@ def scene(task: FetchTask, variant: str = "stock") -> Scene:
     spec = _spec(task)
     nq, nv = stock.model.nq, stock.model.nv
     qpos, qvel = stock.row[1 : 1 + nq], stock.row[1 + nq : 1 + nq + nv]
-    pairs = prune.prune(spec, task, stock.model, qpos, portable=variant == "portable")
-    forces, distances = stock.force_sensors, stock.distance_sensors
+    larger = prune.prune(spec, task, stock.model, qpos, portable=variant == "portable")
+    forces, distances, skins = stock.force_sensors, stock.distance_sensors, stock.skins
     if variant == "portable":
-        forces, distances = _add_pair_sensors(spec, pairs)
+        forces, distances = _add_pair_sensors(spec, larger)
+        skins = tuple(larger.values())
     else:
         _add_contact_sensors(spec, task)
     model = _compiled(spec, task)
@@ -183,6 +185,7 @@ def scene(task: FetchTask, variant: str = "stock") -> Scene:
         row=_reset_row(model, data),
         force_sensors=forces,
         distance_sensors=distances,
+        skins=skins,
     )
 
 
@@ -212,6 +215,7 @@ def _stock_scene(task: FetchTask) -> Scene:
     data.mocap_quat[0] = _MOCAP_ROTATION
     for _ in range(_SETTLE_STEPS):
         mujoco.mj_step(model, data, nstep=SUBSTEPS)
+    distances = (_GRIPPER_DISTANCE, *([_OBJECT_DISTANCE] if task.has_object else []))
     return Scene(
         model=model,
         gripper_pos=data.site(_GRIPPER_SITE).xpos.copy(),
@@ -227,7 +231,8 @@ def _stock_scene(task: FetchTask) -> Scene:
         object_joint=_OBJECT_JOINT if task.has_object else None,
         finger_joints=_FINGER_JOINTS,
         force_sensors=(_FORCE_SENSOR,),
-        distance_sensors=(_GRIPPER_DISTANCE, *([_OBJECT_DISTANCE] if task.has_object else [])),
+        distance_sensors=distances,
+        skins=(0.0,) * len(distances),
     )
 
 

@@ -3,9 +3,10 @@
 Two variants of the stock model, made by editing its `MjSpec`:
 
     fast      for MuJoCo Warp
-    portable  for pure JAX, which has no box against cylinder and no margins of meshes: the same,
-              but FetchSlide's puck touches by a prism and a box inside of it; its contact sensors
-              are others too (`model.py`)
+    portable  for pure JAX, whose boxes touch only where they overlap, and not a cylinder: the same,
+              but geoms of the hand are larger by the margin in which they touch in the stock model,
+              FetchSlide's puck touches by a prism and a box, and the contact sensors are others
+              (`model.py`)
 
 What they change is measured by `benchmarks/fidelity.py`; whatever it says, only `stock` is the
 original's model.
@@ -42,8 +43,8 @@ stock model too."""
 OVERLAP = 2e-6
 """Metres by which `FOOT` is deeper than the puck, and by which what it touches lets it in.
 
-MJX's boxes touch from a depth of 1e-6 m on, FetchSlide's puck rests less deep, and would fall and
-be thrown up without end."""
+Boxes touch from a depth of 1e-6 m on in pure JAX; FetchSlide's puck rests less deep, and would fall
+and be thrown up without end."""
 
 _PALM_MESH = "robot0:gripper_link"
 _TABLE_BODY = "table0"
@@ -69,7 +70,7 @@ def prune(
     stock: mujoco.MjModel,
     settled: np.ndarray,
     portable: bool,
-) -> tuple[tuple[str, str], ...]:
+) -> dict[tuple[str, str], float]:
     """Edits the stock `spec` in place.
 
     Args:
@@ -80,19 +81,24 @@ def prune(
       portable: whether pure JAX must be able to simulate it.
 
     Returns:
-      The pairs of geoms that may touch.
+      The pairs of geoms that may touch, and in metres by how much their geoms are larger together
+      than the stock model's: they overlap so much more.
     """
     _weld(spec, stock, settled)
     _palm_as_box(spec, stock)
     _table(spec).name = TABLE
-    allowed = pairs(task)
-    if portable and task.has_object and spec.geom(OBJECT).type == mujoco.mjtGeom.mjGEOM_CYLINDER:
-        _puck_as_prism_and_box(spec)
-        allowed = pairs(task, RIM, FOOT)
-    _allow_pairs(spec, allowed, stock)
+    allowed, skins = pairs(task), dict[str, float]()
+    if portable:
+        skins = {name: _grown_by_its_margin(spec.geom(name)) for name in HAND}
+        if task.has_object and spec.geom(OBJECT).type == mujoco.mjtGeom.mjGEOM_CYLINDER:
+            _puck_as_prism_and_box(spec)
+            skins[FOOT] = OVERLAP
+            allowed = pairs(task, RIM, FOOT)
+    larger = {pair: sum(skins.get(name, 0.0) for name in pair) for pair in allowed}
+    _allow_pairs(spec, larger, stock)
     # Fixed children, cameras among them, become part of their parents: a shallower tree.
     spec.compiler.fusestatic = True
-    return allowed
+    return larger
 
 
 def _weld(spec: mujoco.MjSpec, stock: mujoco.MjModel, settled: np.ndarray) -> None:
@@ -133,6 +139,13 @@ def _palm_as_box(spec: mujoco.MjSpec, stock: mujoco.MjModel) -> None:
     )
 
 
+def _grown_by_its_margin(box: mujoco.MjsGeom) -> float:
+    """A box touches as from a margin once it is larger by it; its mass stays. Returns metres."""
+    margin = float(box.margin)
+    box.size = box.size + margin
+    return margin
+
+
 def _puck_as_prism_and_box(spec: mujoco.MjSpec) -> None:
     """Adds `RIM` and `FOOT` to the puck, which has the mass and is seen."""
     puck = spec.geom(OBJECT)
@@ -148,18 +161,19 @@ def _puck_as_prism_and_box(spec: mujoco.MjSpec) -> None:
 
 
 def _allow_pairs(
-    spec: mujoco.MjSpec, allowed: tuple[tuple[str, str], ...], stock: mujoco.MjModel
+    spec: mujoco.MjSpec, larger: dict[tuple[str, str], float], stock: mujoco.MjModel
 ) -> None:
-    """Collisions only between `allowed` pairs, with the parameters of the stock model.
+    """Collisions only between some pairs, with the parameters of the stock model.
 
     A pair does not take them from its geoms by itself. The stock geoms have equal priorities and
-    weights: dimension, friction and margin are the larger ones, solver parameters the means.
+    weights: dimension, friction and margin are the larger ones, solver parameters the means. By
+    what the geoms are `larger` than the stock ones, the margin is smaller.
     """
     for geom in spec.geoms:
         geom.contype = geom.conaffinity = 0
     for exclude in list(spec.excludes):
         spec.delete(exclude)
-    for names in allowed:
+    for names, skin in larger.items():
         one, other = (_stock_geom(stock, name) for name in names)
         pair = spec.add_pair(geomname1=names[0], geomname2=names[1])
         pair.condim = max(stock.geom_condim[one], stock.geom_condim[other])
@@ -167,11 +181,7 @@ def _allow_pairs(
         pair.friction = [slide, slide, spin, roll, roll]
         pair.solref = (stock.geom_solref[one] + stock.geom_solref[other]) / 2
         pair.solimp = (stock.geom_solimp[one] + stock.geom_solimp[other]) / 2
-        if not any(spec.geom(name).type == mujoco.mjtGeom.mjGEOM_MESH for name in names):
-            # Pure JAX knows no margins of meshes, and FetchSlide's `RIM` is one.
-            pair.margin = max(stock.geom_margin[one], stock.geom_margin[other])
-        if FOOT in names:
-            pair.margin -= OVERLAP
+        pair.margin = max(stock.geom_margin[one], stock.geom_margin[other]) - skin
 
 
 def _stock_geom(stock: mujoco.MjModel, name: str) -> int:

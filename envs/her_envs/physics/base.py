@@ -43,6 +43,7 @@ class Scene:
       finger_joints: names, right then left.
       force_sensors: sensors of forces [3k] in newtons, whose sum is that between gripper and table.
       distance_sensors: sensors of the nearest contact [1] in metres, negative where bodies overlap.
+      skins: of each of these, in metres, by how much what touches is larger than the original's.
     """
 
     model: mujoco.MjModel
@@ -60,6 +61,7 @@ class Scene:
     finger_joints: tuple[str, str]
     force_sensors: tuple[str, ...]
     distance_sensors: tuple[str, ...]
+    skins: tuple[float, ...]
 
     @property
     def dt(self) -> float:
@@ -141,6 +143,7 @@ class Handles:
       gripper_body: id.
       finger_qpos, finger_dof: int [2], right then left.
       forces, distances: int [n], of the sensors' values in `sensordata`.
+      skins: [n], of the scene, of each distance.
       actuated_qpos: int [nu], of the joints that actuators move.
     """
 
@@ -152,6 +155,7 @@ class Handles:
     finger_dof: np.ndarray
     forces: np.ndarray
     distances: np.ndarray
+    skins: np.ndarray
     actuated_qpos: np.ndarray
 
     @classmethod
@@ -168,6 +172,7 @@ class Handles:
             finger_dof=np.array([int(joint.dofadr[0]) for joint in joints]),
             forces=_addresses(model, scene.force_sensors),
             distances=_addresses(model, scene.distance_sensors),
+            skins=np.array(scene.skins),
             actuated_qpos=model.jnt_qposadr[model.actuator_trnid[:, 0]],
         )
 
@@ -263,7 +268,8 @@ def readings(data: Any, at: Handles) -> Readings:
     grip_pos = data.site_xpos[..., at.grip.id, :]
     grip_velp = _velocity(data, at.grip)[0] * at.dt
     force = data.sensordata[..., at.forces].reshape(*data.qpos.shape[:-1], -1, 3).sum(axis=-2)
-    nearest = data.sensordata[..., at.distances].min(axis=-1, keepdims=True)
+    distance = data.sensordata[..., at.distances] + at.skins
+    nearest = distance.min(axis=-1, keepdims=True)
     object_pos, relative, rotation, velp, velr = _of_object(data, at, grip_pos, grip_velp)
     return Readings(
         grip_pos=grip_pos,
