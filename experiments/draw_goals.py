@@ -20,20 +20,27 @@ from her_jax.errors import UserError
 
 
 def main(
-    task: Annotated[str, tyro.conf.Positional], out: Path, episodes: int = 1000, seed: int = 2
+    task: Annotated[str, tyro.conf.Positional],
+    out: Path,
+    episodes: int = 1000,
+    seed: int = 2,
+    plugin: str = "",
 ) -> None:
     """Draw a held-out goal set and write it as CSV.
 
     Args:
-      task: One of train.py's tasks; of bit-flip, strings of 10 bits.
+      task: One of train.py's tasks; of bit-flip, strings of 10 bits. Or what `--plugin` registers.
       out: File to write.
       episodes: Number of starts.
       seed: Which set.
+      plugin: Python file that registers the task.
     """
     if episodes < 1:
         raise UserError(f"episodes: {episodes} is not positive; try 1000")
     if not 0 <= seed < 2**31:
         raise UserError(f"seed: {seed} does not lie in [0, 2**31); try 2")
+    if plugin:
+        launch.load_plugin(plugin)
     env = her_envs.make(presets.environment(task))
     with launch.writing("out", out):
         out.parent.mkdir(parents=True, exist_ok=True)

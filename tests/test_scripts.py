@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+import draw_goals
 import her_envs
 import launch
 import sweep
@@ -337,6 +338,9 @@ def test_a_task_in_a_file_is_known_to_scripts(point, tmp_path):
             launch.bind(train_script.parse([*words, *more]).config, tmp_path / "x")
     with pytest.raises(UserError, match="preset: 'efficient' has no settings for Point"):
         train_script.parse([*words, "--preset", "efficient"])
+    her_envs.forget()
+    draw_goals.main("Point", tmp_path / "own.csv", episodes=4, plugin=str(point))
+    assert len((tmp_path / "own.csv").read_text().splitlines()) == 5
     her_envs.forget()
     with pytest.raises(UserError, match=r"task: 'Point' is unknown; .* by --plugin"):
         train_script.parse(["Point"])

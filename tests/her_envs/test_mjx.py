@@ -235,6 +235,17 @@ def test_a_weld_aims_in_pure_jax_as_in_c():
     np.testing.assert_allclose(got, left_out, rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.slow
+def test_a_puck_rests_in_pure_jax_beside_a_hand_that_presses():
+    env = made("FetchSlide", "jax", "portable")
+    with optimised():
+        state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 8))
+        step, start = jax.jit(jax.vmap(env.step)), state.obs.achieved_goal
+        for _ in range(20):
+            state = step(state, jnp.zeros((8, env.action_size)))
+            np.testing.assert_allclose(state.obs.achieved_goal, start, atol=1e-6)
+
+
 def test_a_contact_counts_once_in_pure_jax():
     data = mujoco_mjx.make_data(scenes.scene(TASKS["FetchReach"], "portable").model, impl="jax")
     contact = data._impl.contact
