@@ -211,6 +211,7 @@ def stages_markdown(rows: list[dict[str, Any]]) -> str:
         if "stages" not in row:
             continue
         found, control = row["stages"], measured.get((task, "native", model, states), {})
+        whole = (row, control) if model == "stock" else ({}, {})  # others are not C's with theirs
         off = [
             found.get(f"qpos_{which}", {}).get(percentile)
             for which, percentile in (
@@ -224,7 +225,7 @@ def stages_markdown(rows: list[dict[str, Any]]) -> str:
             for which in ("within_tolerance", "within_tolerance_of_c_rounded")
         ]
         counts = [found.get("fewer_contacts"), found.get("more_contacts")]
-        over = [each.get("one_step", {}).get("over_0.2_mm") for each in (row, control)]
+        over = [each.get("one_step", {}).get("over_0.2_mm") for each in whole]
         lines.append(
             [
                 *(task, physics, model, states),

@@ -36,7 +36,7 @@ _FORCE_SENSOR = "table_force"
 _GRIPPER_DISTANCE, _OBJECT_DISTANCE = "gripper_contact", "object_contact"
 _FORCE = mujoco.mjtConDataField.mjCONDATA_FORCE
 _DISTANCE = mujoco.mjtConDataField.mjCONDATA_DIST
-_ALL_CONTACTS, _MINIMAL_DISTANCE, _NET_FORCE = 0, 1, 3  # reductions of MJCF's sensor/contact
+_MINIMAL_DISTANCE, _LARGEST_FORCES, _NET_FORCE = 1, 2, 3  # reductions of MJCF's sensor/contact
 _PAIR_CONTACTS = 4  # most contacts of a pair of boxes in pure JAX
 _MOCAP_ROTATION = (1.0, 0.0, 1.0, 0.0)
 _IDENTITY_WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
@@ -116,7 +116,8 @@ def _add_pair_sensors(
     """The same of a pruned model's pairs, one by one.
 
     Pure JAX knows neither bodies nor net forces here: forces are those of each contact, in the
-    contact's frame, which is the same for all that lie on the table.
+    contact's frame, which is the same for all that lie on the table. Not sorted, MJX gives those of
+    the first contacts that there are, whatever touches.
 
     Returns:
       Names of the sensors of force and of distance.
@@ -133,7 +134,7 @@ def _add_pair_sensors(
         _add_sensor(spec, distances[-1], _DISTANCE, _MINIMAL_DISTANCE, **geoms)
         if other == prune.TABLE and one in prune.HAND:
             forces.append(f"{one}-{other} force")
-            _add_sensor(spec, forces[-1], _FORCE, _ALL_CONTACTS, contacts=_PAIR_CONTACTS, **geoms)
+            _add_sensor(spec, forces[-1], _FORCE, _LARGEST_FORCES, contacts=_PAIR_CONTACTS, **geoms)
     return tuple(forces), tuple(distances)
 
 

@@ -33,7 +33,8 @@ TABLE, FLOOR, OBJECT = "table", "floor0", "object0"
 
 RIM, FOOT, RIM_SIDES = "rim", "foot", 16
 """What FetchSlide's puck touches with where box against cylinder does not exist: the hand by a
-prism with so many sides, table and floor by a box; the corners of both are on the cylinder.
+prism with so many sides, table and floor by a box; the corners of both are on the cylinder, those
+of the box `OVERLAP` beyond its ends.
 
 One shape would not do. Where the faces of a convex mesh and a box lie on each other, MJX may take
 the closest points of two edges for the place of contact, and those of puck and table are decimetres
@@ -82,7 +83,7 @@ def prune(
 
     Returns:
       The pairs of geoms that may touch, and in metres by how much their geoms are larger together
-      than the stock model's: they overlap so much more.
+      than the stock model's: face to face they overlap so much more.
     """
     _weld(spec, stock, settled)
     _palm_as_box(spec, stock)
@@ -140,7 +141,10 @@ def _palm_as_box(spec: mujoco.MjSpec, stock: mujoco.MjModel) -> None:
 
 
 def _grown_by_its_margin(box: mujoco.MjsGeom) -> float:
-    """A box touches as from a margin once it is larger by it; its mass stays. Returns metres."""
+    """A box touches as from a margin once it is larger by it; returns metres.
+
+    Masses stay: those of the fingers' bodies are given, and the palm's box has none.
+    """
     margin = float(box.margin)
     box.size = box.size + margin
     return margin

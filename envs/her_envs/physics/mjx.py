@@ -147,7 +147,7 @@ class Mjx:
         self.nconmax, self.njmax = nconmax, njmax
         model = scene.model
         self._mjx = _library(implementation)
-        self._dynamics = self._mjx if implementation == "warp" else _pure_dynamics()
+        self._dynamics = self._mjx if implementation == "warp" else _pure_dynamics(model)
         self._model = self._put(model, graph_mode)
         flags = self._model.opt.disableflags | int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
         self._without_sensors = self._model.tree_replace({"opt.disableflags": flags})
@@ -559,10 +559,15 @@ def _unbatched(many: Callable[..., Any]) -> Callable[..., Any]:
     return one
 
 
-def _pure_dynamics() -> Any:
-    """The module whose `forward` and `step` stand for those of MJX in pure JAX."""
+def _pure_dynamics(model: mujoco.MjModel) -> Any:
+    """The module whose `forward` and `step` stand for those of MJX in pure JAX.
+
+    Raises:
+      UserError: if it does not know how to step the model.
+    """
     from her_envs.physics import pure  # imports MJX, which `_library` does quietly
 
+    pure.require(model)
     return pure
 
 

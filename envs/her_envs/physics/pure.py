@@ -33,8 +33,10 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
-_ROWS = {int(mujoco.mjtEq.mjEQ_CONNECT): 3, int(mujoco.mjtEq.mjEQ_WELD): 6}
-"""Constraint rows of an equality by its type, in the order in which MJX lists them."""
+from her_jax.errors import UserError
+
+_WELD_ROWS = 6
+"""Constraint rows of a weld; those of all welds come first."""
 
 _SAME, _APART = 1e-5, 1.0
 """Metres: how near contacts of a pair are one, and the distance of those that are none."""
@@ -44,8 +46,28 @@ _NEWTON_STEPS = 3
 """Beyond the solver's own; with one, a puck beside a hand that presses still left the table."""
 
 
+def require(model: mujoco.MjModel) -> None:
+    """Refuses models that this does not know how to step.
+
+    Raises:
+      UserError: names what is unknown.
+    """
+    weld = int(mujoco.mjtEq.mjEQ_WELD)
+    off = int(mujoco.mjtDisableBit.mjDSBL_CONSTRAINT) | int(mujoco.mjtDisableBit.mjDSBL_EQUALITY)
+    known = {
+        "integrators other than Euler's": model.opt.integrator == mujoco.mjtIntegrator.mjINT_EULER,
+        "elliptic cones": model.opt.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL,
+        "equalities other than welds": (model.eq_type == weld).all(),
+        "welds of sites": (model.eq_objtype == int(mujoco.mjtObj.mjOBJ_BODY)).all(),
+        "equalities that are turned off": not model.opt.disableflags & off,
+    }
+    for what, fits in known.items():
+        if not fits:
+            raise UserError(f"physics: 'jax' knows no {what}; use 'warp' or 'native'")
+
+
 def forward(model: Any, data: Any) -> Any:
-    """`mjx.forward` of a model with pyramidal cones."""
+    """Forward dynamics of a model that `require` lets pass."""
     for stage in (mjx.kinematics, mjx.com_pos, mjx.camlight, mjx.tendon, mjx.crb):
         data = stage(model, data)
     for stage in (mjx.tendon_armature, mjx.factor_m, mjx.collision, _once, mjx.make_constraint):
@@ -58,7 +80,7 @@ def forward(model: Any, data: Any) -> Any:
 
 
 def step(model: Any, data: Any) -> Any:
-    """`mjx.step` of the same, by Euler's integrator."""
+    """A MuJoCo step of the same, by Euler's integrator."""
     return mjx.euler(model, forward(model, data))
 
 
@@ -68,20 +90,18 @@ def _once(model: Any, data: Any) -> Any:
     contact = data._impl.contact
     near = (jnp.abs(contact.pos[:, None] - contact.pos) < _SAME).all(axis=-1)
     same_pair = (contact.geom[:, None] == contact.geom).all(axis=-1)
-    again = jnp.tril(near & same_pair & (contact.dist < 0), -1).any(axis=1)
+    touches = contact.dist < contact.includemargin
+    again = jnp.tril(near & same_pair & touches, -1).any(axis=1)
     dist = jnp.where(again, _APART, contact.dist)
     return data.tree_replace({"_impl.contact.dist": dist})
 
 
 def _aimed(model: Any, data: Any) -> Any:
     """Data whose welds aim at all of their reference."""
-    connects, welds = (np.flatnonzero(model.eq_type == kind) for kind in _ROWS)
-    connect_rows, weld_rows = _ROWS.values()
     aim = data._impl.efc_aref
-    for i, weld in enumerate(welds):
-        first = connect_rows * len(connects) + weld_rows * i
-        left_out = acceleration(model, data, int(weld)) * data.eq_active[weld]
-        aim = aim.at[first : first + weld_rows].add(-left_out)
+    for weld in range(len(model.eq_type)):
+        rows = slice(_WELD_ROWS * weld, _WELD_ROWS * (weld + 1))
+        aim = aim.at[rows].add(-acceleration(model, data, weld) * data.eq_active[weld])
     return data.tree_replace({"_impl.efc_aref": aim})
 
 
@@ -124,8 +144,9 @@ def _polished(model: Any, data: Any) -> Any:
 def acceleration(model: Any, data: Any, weld: int) -> jax.Array:
     """What a weld's residual accelerates by at the joints' velocities, no joint accelerated.
 
-    The residual is the first body's position less the second's, and the vector part of the
-    quaternion that turns the second body to the first. The bodies are moved by hinges and slides.
+    The residual is the place of the first body's anchor less that of the second's, and the vector
+    part of the quaternion that turns the second body to the first and its relative pose, scaled.
+    The bodies are moved by hinges and slides.
 
     Args:
       model: MJX's, in pure JAX.
