@@ -43,7 +43,7 @@ _SAME, _APART = 1e-5, 1.0
 
 
 _NEWTON_STEPS = 3
-"""Beyond the solver's own; with one, a puck beside a hand that presses still left the table."""
+"""Beyond the solver's own; after one, a puck beside a hand that presses still left the table."""
 
 
 def require(model: mujoco.MjModel) -> None:
@@ -106,7 +106,7 @@ def _aimed(model: Any, data: Any) -> Any:
 
 
 def _polished(model: Any, data: Any) -> Any:
-    """Data after the steps of Newton's method behind which the next one is shortest."""
+    """Data after as many steps of Newton's method as leave the smallest gradient."""
     rows, stiffness = data._impl.efc_J, data._impl.efc_D
     most, mass = data._impl.efc_frictionloss, mjx.full_m(model, data)
     equalities, frictions = data._impl.ne, data._impl.nf  # rows in this order, then one-sided ones
@@ -123,18 +123,16 @@ def _polished(model: Any, data: Any) -> Any:
         force = jnp.where(springs, spring, rest)
         return springs, force, mass @ acceleration - data.qfrc_smooth - rows.T @ force
 
-    def change(acceleration: jax.Array) -> jax.Array:
-        """Step of Newton's method."""
+    def further(acceleration: jax.Array, _: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The next acceleration; this one, and how large its gradient is."""
         springs, _, gradient = at(acceleration)
         hessian = mass + (rows.T * (stiffness * springs)) @ rows
-        return -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian), gradient)
+        factor = jax.scipy.linalg.cho_factor(hessian)
+        later = acceleration - jax.scipy.linalg.cho_solve(factor, gradient)
+        return later, (acceleration, jnp.linalg.norm(gradient))
 
-    def further(acceleration: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        step = change(acceleration)
-        return acceleration + step, (acceleration, jnp.linalg.norm(step))
-
-    _, (tried, steps) = jax.lax.scan(further, data.qacc, length=_NEWTON_STEPS + 1)
-    qacc = tried[jnp.argmin(jnp.where(jnp.isnan(steps), jnp.inf, steps))]
+    tried, slopes = jax.lax.scan(further, data.qacc, length=_NEWTON_STEPS + 1)[1]
+    qacc = tried[jnp.argmin(jnp.where(jnp.isnan(slopes), jnp.inf, slopes))]
     force = at(qacc)[1]
     return data.tree_replace(
         {"qacc": qacc, "qfrc_constraint": rows.T @ force, "_impl.efc_force": force}
