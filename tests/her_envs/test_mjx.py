@@ -238,6 +238,24 @@ def test_a_weld_aims_in_pure_jax_as_in_c():
     np.testing.assert_allclose(got, left_out, rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda model: setattr(model.opt, "cone", int(mujoco.mjtCone.mjCONE_ELLIPTIC)), "elliptic"),
+        (lambda model: setattr(model.opt, "integrator", 3), "integrators other than Euler's"),
+        (lambda model: setattr(model.opt, "disableflags", 1), "equalities that are turned off"),
+        (lambda model: model.eq_type.fill(0), "equalities other than welds"),
+        (lambda model: model.eq_objtype.fill(int(mujoco.mjtObj.mjOBJ_SITE)), "welds of sites"),
+    ],
+)
+def test_pure_jax_refuses_what_its_dynamics_do_not_know(change, what):
+    model = copy.copy(scenes.scene(TASKS["FetchReach"], "portable").model)
+    pure.require(model)
+    change(model)
+    with pytest.raises(UserError, match=f"physics: 'jax' knows no {what}"):
+        pure.require(model)
+
+
 @pytest.mark.slow
 def test_a_puck_rests_in_pure_jax_beside_a_hand_that_presses():
     env = made("FetchSlide", "jax", "portable")
