@@ -340,7 +340,7 @@ def test_a_task_in_a_file_is_known_to_scripts(point, tmp_path):
         train_script.parse([*words, "--preset", "efficient"])
     her_envs.forget()
     draw_goals.main("Point", tmp_path / "own.csv", episodes=4, plugin=str(point))
-    assert len((tmp_path / "own.csv").read_text().splitlines()) == 5
+    assert len((tmp_path / "own.csv").read_text().splitlines()) == 2 + 4  # hash, header, goals
     her_envs.forget()
     with pytest.raises(UserError, match=r"task: 'Point' is unknown; .* by --plugin"):
         train_script.parse(["Point"])
