@@ -237,7 +237,9 @@ class Mjx:
             blank = self._blank(len(rows))
 
             def one(world: jax.Array, given: dict[str, jax.Array]) -> Any:
-                ready = self._dynamics.forward(self._model, blank.replace(**given))  # for `RATES`
+                ready = blank.replace(**given)
+                if self._rates:
+                    ready = self._dynamics.forward(self._model, ready)
                 data = self._dynamics.forward(self._model, ready)
                 found = {name: getattr(data, name) for name in COMPARED}
                 if self.name == "warp":

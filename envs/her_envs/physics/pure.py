@@ -41,7 +41,6 @@ _WELD_ROWS = 6
 _SAME, _APART = 1e-5, 1.0
 """Metres: how near contacts of a pair are one, and the distance of those that are none."""
 
-
 _NEWTON_STEPS = 3
 """Beyond the solver's own; after one, a puck beside a hand that presses still left the table."""
 
