@@ -226,8 +226,8 @@ def parts(config: Config, rounds: int) -> dict[str, float]:
     agent = agents.make(config.agent, env)
     state = jax.jit(functools.partial(train.init, env, agent, config))(jax.random.key(0))
     play = jax.jit(functools.partial(train.explore, env, agent, config))
-    episodes, faults = play(state, jax.random.key(1))
-    episodes = rollout.without_broken(episodes, faults.broken)
+    episodes, _ = play(state, jax.random.key(1))
+    episodes = rollout.without_broken(episodes, rollout.broken(episodes))
     replay = buffer.insert(state.buffer, episodes)
     count = config.train.updates_per_cycle
     keys = jax.random.split(jax.random.key(2), count).reshape(-1, train.batches_at_once(count))

@@ -563,15 +563,15 @@ def scripted_episodes(
     """What a script does from equal held-out starts, and what doing nothing does."""
     starts = goal_set.standard(native, count).starts
     keys = jax.random.split(jax.random.key(1), count)
-    played, faults = {}, {}
+    played, dropped = {}, {}
     for who, env in (("native", native), ("other", other)):
         play = functools.partial(rollout.play, env, scripted(env))
-        played[who], faults[who] = jax.jit(jax.vmap(play))(starts, keys)
+        played[who], dropped[who] = jax.jit(jax.vmap(play))(starts, keys)
     first = {who: np.asarray(e.observation[:, 0, : _sites(native)]) for who, e in played.items()}
     found: dict[str, Any] = {
         "episodes": count,
-        "broken_episodes": int(faults["other"].broken.sum()),
-        "dropped_contact_steps": int(faults["other"].dropped.sum()),
+        "broken_episodes": int(rollout.broken(played["other"]).sum()),
+        "dropped_contact_steps": int(dropped["other"].sum()),
         "reset_difference": float(np.abs(first["other"] - first["native"]).max()),
     }
     for who, episode in played.items():

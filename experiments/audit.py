@@ -196,6 +196,7 @@ def audit_file(
     rewards: tuple[float, float] = (-1.0, 0.0),
 ) -> bool:
     """Audits foreign replay data with a sparse reward; whether no rule is broken."""
+    replay = foreign.load(path)
     if tolerance is None:
         raise UserError("tolerance: not given; name the task's success distance, e.g. 0.05")
     if strategy not in relabel.STRATEGIES:
@@ -207,7 +208,6 @@ def audit_file(
             "for missing below that for reaching"
         )
     probability = ReplayConfig(strategy=strategy, k=k).relabel_probability
-    replay = foreign.load(path)
     episodes = len(np.asarray(replay.episodes.desired_goal))
 
     def reward(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:

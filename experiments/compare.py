@@ -53,7 +53,7 @@ def main(runs: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None:
             raise UserError(f"run: {run} has other costs than {runs[0]}; audit both anew")
     trained = {
         str(run): (seeds.label or "-", f"{grouping.summary(run)['env_steps']:,}")
-        for seeds in grouping.alike(runs)
+        for seeds in grouping.alike(runs, title=grouping.task)
         for run in seeds.runs
     }
     launch.console.print(table(records, trained), markup=False)

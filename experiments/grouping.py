@@ -14,7 +14,7 @@ from her_envs import bitflip
 from her_jax import checkpoint, metrics, statistics
 from her_jax.config import AGENTS, Config
 from her_jax.errors import UserError
-from her_jax.runner import plugin_hash
+from her_jax.runner import PLUGIN, plugin_hash
 
 THRESHOLD = 0.9
 """Success whose steps tables count."""
@@ -61,14 +61,14 @@ def alike(
 ) -> list[Seeds]:
     """Runs whose settings differ in nothing but the seed, together.
 
-    Budget, host threads and checkpoint period are no settings here: they change no evaluation.
+    Budget, host threads, checkpoint period and audited rows are no settings here: they change no
+    evaluation.
 
     Args:
       runs: run folders.
       by: settings that labels are made of; default those that differ within a panel, of which
         labels name a few.
-      title: of the panel of some settings; default task, size or tolerance, and reward, but no
-        reward if `by` names it.
+      title: of the panel of some settings; default `panel_title`.
       also: what counts as a setting of a run besides, by name.
       shown: how many settings a label names before it only counts them; None for all.
 
@@ -77,13 +77,16 @@ def alike(
     """
     found: dict[str, Seeds] = {}
     for run in runs:
-        values = settings(launch.read_config(run)) | {"plugin": plugin_hash(run)[:8]} | also(run)
+        plugin = {"plugin": plugin_hash(run / PLUGIN)[:8]}
+        values = settings(launch.read_config(run)) | plugin | also(run)
         for name in by:
             if name not in values:
                 raise UserError(f"by: {name!r} is no setting; name some of {', '.join(values)}")
         key = json.dumps(values)
         members = found[key].runs if key in found else ()
-        found[key] = Seeds((*members, run), values, title(values) if title else _title(values, by))
+        found[key] = Seeds(
+            (*members, run), values, title(values) if title else panel_title(values, by)
+        )
     return [
         seeds
         for members in panels(list(found.values())).values()
@@ -121,6 +124,9 @@ def without_effect(config: Config) -> dict[str, str]:
         names |= dict.fromkeys(("strategy", "min_displacement"), "with k 0")
     if replay.priority == "uniform":
         names["priority_share"] = "with the priority uniform"
+    if not getattr(config.agent, "tune_temperature", True):
+        of_tuning = "temperature_learning_rate", "target_entropy_per_action"
+        names |= dict.fromkeys(of_tuning, "with a fixed temperature")
     return names
 
 
@@ -135,7 +141,8 @@ def effective(config: Config) -> Config:
         names = {field.name for field in dataclasses.fields(part)} & idle.keys()
         return dataclasses.replace(part, **{name: getattr(type(part), name) for name in names})
 
-    return dataclasses.replace(config, env=plain(config.env), replay=plain(config.replay))
+    parts = {name: plain(getattr(config, name)) for name in ("env", "replay", "agent")}
+    return dataclasses.replace(config, **parts)
 
 
 def panels(groups: Sequence[Seeds]) -> dict[str, list[Seeds]]:
@@ -315,8 +322,18 @@ def amount(value: float | None) -> str:
     return "not reached" if value is None else f"{value:,.0f}"
 
 
-def _title(settings: dict[str, Any], by: Sequence[str]) -> str:
-    """Task and tolerance, and the reward unless it tells curves apart; of bit strings the size."""
+def task(settings: dict[str, Any]) -> str:
+    """The title that tables have, whose labels tell apart all settings of a task."""
+    return settings["task"]
+
+
+def panel_title(settings: dict[str, Any], by: Sequence[str]) -> str:
+    """Task and tolerance, and of bit strings the size, but for what tells curves apart.
+
+    Args:
+      settings: of a group.
+      by: names of settings that tell it from others.
+    """
     task = settings["task"]
     if task == bitflip.NAME:
         return task if "n" in by else f"{task}, {settings['n']} bits"

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tokenize
+import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,8 +43,9 @@ _REGISTRIES = (relabel, agents, her_envs)
 
 @dataclasses.dataclass
 class _Loaded:
-    """The last plugin: its text, and the names that it registered."""
+    """The last plugin: its file, its text, and the names that it registered."""
 
+    path: str = ""
     text: str = ""
     names: tuple[str, ...] = ()
 
@@ -86,7 +88,7 @@ def guarded(main: Callable[[], None]) -> None:
         with memory.exhaustible():
             main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_line_of_plugin(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -266,7 +268,7 @@ def load_plugin(path: str) -> None:
     if _loaded.text == text and _loaded.names and set(_loaded.names) <= set(registered()):
         return
     forget_plugin()
-    before = registered()
+    _loaded.path, before = path, registered()
     plugin = types.ModuleType(_PLUGIN)
     plugin.__file__ = path  # where help finds the descriptions of settings
     sys.modules[_PLUGIN] = plugin
@@ -275,9 +277,11 @@ def load_plugin(path: str) -> None:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's file may raise
-        raise UserError(f"plugin: {path} fails: {type(error).__name__}: {error}; mend it") from None
-    finally:
+        what = f"{type(error).__name__}: {reason(error)}"
+        raise UserError(f"plugin: {path} fails: {what}; mend it") from error
+    else:
         _loaded.text = text
+    finally:
         _loaded.names = tuple(name for name in registered() if name not in before)
 
 
@@ -285,7 +289,17 @@ def forget_plugin() -> None:
     """Forgets what the last plugin registered; what a program registered itself stays."""
     for registry in _REGISTRIES:
         registry.forget(_loaded.names)
-    _loaded.text, _loaded.names = "", ()
+    _loaded.path, _loaded.text, _loaded.names = "", "", ()
+
+
+def _line_of_plugin(error: BaseException | None) -> str:
+    """Where in the plugin an error was raised, or what it was raised from; "" if not there."""
+    while error is not None:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if frame.filename == _loaded.path:
+                return f" ({frame.filename}, line {frame.lineno})"
+        error = error.__cause__
+    return ""
 
 
 def registered() -> tuple[str, ...]:

@@ -171,7 +171,12 @@ def over_setting(runs: Sequence[Path], out: Path, name: str, by: Sequence[str] =
             raise UserError(
                 f"against: {name!r} is no setting with numbers; name one, e.g. k or discount"
             )
-    groups = grouping.alike(runs, (*by, name) if by and name not in by else by)
+    named = (*by, name)
+
+    def entitled(settings: dict[str, Any]) -> str:
+        return grouping.panel_title(settings, named)
+
+    groups = grouping.alike(runs, tuple(dict.fromkeys(named)) if by else by, entitled)
     panels = grouping.panels(groups)
     figure, axes = _figure(2, len(panels))
     rows: tuple[tuple[str, Callable[..., Any]], ...] = (("best", np.max), ("mean", np.mean))
@@ -199,7 +204,9 @@ def summary_table(runs: Sequence[Path], by: Sequence[str] = ()) -> str:
       runs: run folders.
       by: settings that tell lines apart; default those that differ.
     """
-    return "\n".join([*_HEADER, *(_row(seeds) for seeds in grouping.alike(runs, by))])
+    return "\n".join(
+        [*_HEADER, *(_row(seeds) for seeds in grouping.alike(runs, by, grouping.task))]
+    )
 
 
 def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
@@ -263,7 +270,7 @@ def read_csv(path: Path, is_one_of_several: bool = False) -> dict[str, list[Curv
             for line in reader:
                 title = _within(line["task"], line["distance_threshold"])
                 seeds = found.setdefault((title, line["setting"]), [])
-                if not before or not _goes_on(before, line):
+                if not (before and _goes_on(before, line)):
                     seeds.append([])
                 seeds[-1].append(line)
                 before = line
@@ -285,7 +292,7 @@ def read_csv(path: Path, is_one_of_several: bool = False) -> dict[str, list[Curv
 
 def _goes_on(before: dict[str, str], line: dict[str, str]) -> bool:
     """Whether a line is of the run that the line before it is of; two may have equal settings."""
-    alike = all(before[name] == line[name] for name in _ORIGIN)
+    alike = all(before[name] == line[name] for name in (*_ORIGIN, "distance_threshold"))
     return alike and int(before["env_steps"]) < int(line["env_steps"])
 
 
@@ -364,7 +371,7 @@ def _row(seeds: Seeds) -> str:
     summaries = [grouping.summary(run) for run in finished]
     scored = ", ".join(str(summary["seed"]) for summary in summaries)
     names = scored + (f" (unfinished: {', '.join(left_out)})" if left_out else "")
-    cells = [seeds.title.partition(",")[0], seeds.label or "-", names.strip()]
+    cells = [seeds.title, seeds.label or "-", names.strip()]
     if not summaries:
         return f"| {' | '.join([*cells, '-', '-', '-', '-', '-'])} |"
     final = [summary["requested_goal_success"] for summary in summaries]

@@ -37,12 +37,14 @@ import presets
 from her_jax import agents, evaluate, goal_set, lock, memory, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
+from her_jax.runner import plugin_hash
+from her_jax.types import GoalEnv
 
 SPACE: dict[str, tuple[Any, ...]] = {
     "agent.discount": (0.85, 0.9, 0.93, 0.95, 0.97, 0.98),
     "agent.layer_norm": (False, True),
     "agent.target_rate": (0.01, 0.02, 0.05, 0.1),
-    "agent.action_l2": (0.01, 0.1, 0.5),
+    "agent.action_l2": (0.01, 0.1, 0.5, 1.0),
     "agent.noise_std": (0.1, 0.2, 0.3),
     "agent.random_action_probability": (0.1, 0.2, 0.3),
     "replay.strategy": ("future", "future_actual"),
@@ -80,7 +82,7 @@ class Origin(NamedTuple):
     """What a study is of; trials of others cannot be compared with its own.
 
     Attributes:
-      task: environment.
+      task: environment; with the hash of its file if a plugin registers it.
       preset: the first trial.
       physics: of training and of validation.
       model: of the same.
@@ -150,21 +152,23 @@ def main(
     train_s: float = 0.0,
     seed: int = 0,
     episodes: int = 100,
+    plugin: str = "",
     threads: int = 0,
     out: Path = Path("study.csv"),
 ) -> None:
     """Search the settings of a task, from a preset on.
 
     Args:
-      task: One of train.py's tasks with continuous actions.
+      task: One of train.py's tasks with continuous actions, or what `--plugin` registers.
       trials: Trials to add.
-      preset: Where to begin: tuned or accelerator, of tasks that they train with DDPG.
+      preset: Where to begin: one of train.py's that trains the task with DDPG.
       physics: Physics of training and validation; see train.py.
       model: Model of training and validation; see train.py.
       env_steps: Environment steps of a trial; default 160,000.
       train_s: Seconds of training of a trial instead, compiling and validation apart.
       seed: Seed of every training and of the proposals.
       episodes: Validation goals of an evaluation.
+      plugin: Python file that registers the task.
       threads: Host threads of the physics; 0 for all cores.
       out: CSV of the study, new or to be continued.
     """
@@ -179,6 +183,8 @@ def main(
     if threads < 0:
         raise UserError(f"threads: {threads} is negative; try 0, for all cores")
     steps = ENV_STEPS if env_steps is None else env_steps
+    if plugin:
+        launch.load_plugin(plugin)
     base = presets.load(preset, task)
     if base.agent.NAME != "ddpg":
         raise UserError(
@@ -191,7 +197,8 @@ def main(
         train=dataclasses.replace(base.train, env_steps=steps),
     )
     budget = 0 if train_s else steps
-    origin = Origin(base.env.task, preset, physics, model, seed, budget, float(train_s), episodes)
+    studied = base.env.task + (f" of plugin {plugin_hash(Path(plugin))[:8]}" if plugin else "")
+    origin = Origin(studied, preset, physics, model, seed, budget, float(train_s), episodes)
     start = {name: look_up(base, name) for name in origin.space}
     for name, choices in origin.space.items():
         if start[name] not in choices:
@@ -199,15 +206,17 @@ def main(
     with launch.writing("out", out):  # before any trial is made
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
-    memory.require(launch.make_env(base.env), base)
+    env = launch.make_env(base.env)
+    memory.require(env, base)
     launch.keep_programs()
-    with lock.alone(out):
+    with lock.alone(out, "out"):
         done = read(out, origin)
         study, optuna = _study(done, origin, start)
         for number in range(trials):
             asked = study.ask(distributions(optuna, origin.space))
             is_preset = not (done or number)
-            trial = run_trial(configured(base, asked.params), asked.params, origin, is_preset)
+            config = configured(base, asked.params)
+            trial = run_trial(env, config, asked.params, origin, is_preset)
             study.tell(asked, trial.score)
             with launch.writing("out", out):
                 append(out, origin, trial)
@@ -215,12 +224,12 @@ def main(
                 f"trial {number + 1} of {trials}: {trial.score:.3f}, last {trial.final:.3f} at "
                 f"{trial.env_steps:,} steps; best so far {study.best_value:.3f}"
             )
-            jax.clear_caches()  # which keep the trial's environments
+            jax.clear_caches()  # of the trial's programs
     launch.report({"best": study.best_params, "score": study.best_value, "study": str(out)})
 
 
 def run_trial(
-    config: Config, values: dict[str, Any], origin: Origin, is_preset: bool = False
+    env: GoalEnv, config: Config, values: dict[str, Any], origin: Origin, is_preset: bool = False
 ) -> Trial:
     """Trains once; settings that memory cannot hold score 0.
 
@@ -230,11 +239,11 @@ def run_trial(
     began = time.perf_counter()
     points: list[Point] = []
     try:
-        memory.require(launch.make_env(config.env), config)
+        memory.require(env, config)
     except UserError as error:
         launch.console.print(f"not trained: {error}", markup=False)
     else:
-        found = _points(config, origin)
+        found = _points(env, config, origin)
         if is_preset and found == []:
             seconds = f"{origin.budget_s:g} s"
             raise UserError(
@@ -252,11 +261,11 @@ def run_trial(
     )
 
 
-def _points(config: Config, origin: Origin) -> list[Point] | None:
+def _points(env: GoalEnv, config: Config, origin: Origin) -> list[Point] | None:
     """The learning curve; None if the device runs out of memory, even late."""
     try:
         with memory.exhaustible():
-            return list(learning_curve(config, origin.episodes, origin.budget_s))
+            return list(learning_curve(env, config, origin.episodes, origin.budget_s))
     except memory.OutOfMemoryError as error:
         launch.console.print(f"not trained to the end: {error}", markup=False)
         return None
@@ -275,15 +284,17 @@ def mean_success(points: Sequence[Point], budget_s: float) -> float:
     return sum(point.success * (end - point.train_s) for point, end in held) / budget_s
 
 
-def learning_curve(config: Config, episodes: int, budget_s: float = 0.0) -> Iterator[Point]:
+def learning_curve(
+    env: GoalEnv, config: Config, episodes: int, budget_s: float = 0.0
+) -> Iterator[Point]:
     """Trains, and scores on validation goals after every epoch that ends within the budget.
 
     Args:
+      env: to train in.
       config: of the training; its environment steps are the budget unless seconds are given.
       episodes: validation goals.
       budget_s: seconds of training.
     """
-    env = launch.make_env(config.env)
     agent = agents.make(config.agent, env)
     goals = goal_set.draw(env, episodes, VALIDATION_SEED)
 

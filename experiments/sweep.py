@@ -483,8 +483,9 @@ def _create(folder: Path, plugin: str) -> None:
 
 def _require_same_plugin(groups: Sequence[Sequence[Run]], folder: Path) -> None:
     """Refuses a plugin that is not the one that the runs of the sweep began with."""
+    began_with = plugin_hash(folder / PLUGIN)
     for run in itertools.chain(*groups):
-        if run.folder.is_dir() and plugin_hash(run.folder) != plugin_hash(folder):
+        if run.folder.is_dir() and plugin_hash(run.folder / PLUGIN) != began_with:
             raise UserError(
                 f"plugin: {folder / PLUGIN} is not that of {run.folder.name}; restore it"
             )

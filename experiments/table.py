@@ -103,7 +103,7 @@ def _costs(summaries: list[dict[str, Any]], part: str) -> dict[str, str]:
 
 def _alike(runs: list[Path]) -> list[Seeds]:
     """Runs of one MuJoCo and budget that differ in nothing but the seed, told apart by task."""
-    return grouping.alike(runs, title=lambda settings: settings["task"], also=_conditions)
+    return grouping.alike(runs, title=grouping.task, also=_conditions)
 
 
 def _conditions(run: Path) -> dict[str, Any]:

@@ -620,7 +620,7 @@ def _in_file(part: str) -> Iterator[None]:
 
 
 _CHANGEABLE = (
-    *("env_steps", "eval_episodes", "checkpoint_period"),
+    *("env_steps", "eval_episodes", "checkpoint_period", "audited_rows"),
     *("scored_on", "num_threads", "nconmax", "njmax", "graph_mode"),
     "plugin",
 )

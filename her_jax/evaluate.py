@@ -59,8 +59,7 @@ def episodes(
       The episodes, and in how many steps of each contacts were dropped, int32 [E].
     """
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(starts.desired_goal))
-    played, faults = jax.vmap(lambda start, key: play(env, policy, start, key))(starts, keys)
-    return played, faults.dropped
+    return jax.vmap(lambda start, key: play(env, policy, start, key))(starts, keys)
 
 
 def outcome(env: GoalEnv, played: Episode, dropped: ArrayLike = 0) -> Outcome:

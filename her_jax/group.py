@@ -55,8 +55,10 @@ def resolve(batch: str) -> str:
 
 
 def finished(run: Run) -> bool:
-    """Whether the run has its summary, which is written last."""
-    return (run.folder / metrics.SUMMARY).is_file()
+    """Whether the run has its summary, which is written last, and no budget beyond it."""
+    trained = checkpoint.latest(run.folder)
+    is_trained = trained is None or trained >= run.epochs
+    return is_trained and (run.folder / metrics.SUMMARY).is_file()
 
 
 def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
@@ -338,6 +340,8 @@ def _fresh(
     fresh = [run for run in runs if checkpoint.latest(run.folder) is None]
     if not fresh:
         return []
+    for run in fresh:  # before the first folder is made
+        run.require_new()
     abouts = [run.create() for run in fresh]
     for run in fresh:
         locks.enter_context(lock.alone(run.folder))

@@ -20,13 +20,14 @@ except ModuleNotFoundError:  # Windows cannot lock folders
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, named: str = "run") -> Iterator[None]:
     """Keeps every other process that asks out of a folder, within the block.
 
     Where folders cannot be locked, on Windows and some network drives, nobody is kept out.
 
     Args:
       folder: or file; a missing one is neither made nor locked.
+      named: the option or argument that names it, for the error.
 
     Raises:
       UserError: if another has the folder.
@@ -43,7 +44,7 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"run: another process writes to {folder}; wait for it, or stop it"
+                f"{named}: another process writes to {folder}; wait for it, or stop it"
             ) from None
         except OSError:
             pass  # a drive without locks

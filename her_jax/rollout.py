@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
@@ -15,19 +15,7 @@ Policy = Callable[[Key, GoalObs], jax.Array]
 """(key, unbatched observation) -> action [A]; consumes the key."""
 
 
-class Faults(NamedTuple):
-    """What went wrong in the physics of episodes.
-
-    Attributes:
-      broken: bool [...], whether anything in the episode is not finite.
-      dropped: int32 [...], steps in which contacts were dropped for lack of room.
-    """
-
-    broken: jax.Array
-    dropped: jax.Array
-
-
-def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> tuple[Episode, Faults]:
+def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> tuple[Episode, jax.Array]:
     """Exactly `horizon` steps of one environment; unbatched.
 
     Args:
@@ -35,6 +23,9 @@ def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> tuple[Epi
       policy: chooses actions.
       start: initial state and goal, from `env.draw` or a held-out set.
       policy_key: split into one key a step.
+
+    Returns:
+      The episode, and in how many steps contacts were dropped for lack of room, int32 [].
     """
     first = env.begin(start)
     chex.assert_shape(first.obs.observation, (env.observation_size,))
@@ -57,7 +48,7 @@ def play(env: GoalEnv, policy: Policy, start: Any, policy_key: Key) -> tuple[Epi
         action=actions,
         cost=costs,
     )
-    return episode, Faults(broken(episode), jnp.sum(dropped))
+    return episode, jnp.sum(dropped)
 
 
 def broken(episodes: Episode) -> jax.Array:

@@ -51,7 +51,7 @@ from her_jax.goal_set import GoalSet
 from her_jax.types import GoalEnv, GoalObs, Key
 
 PLUGIN = "plugin.py"
-"""Copy of the file that registered the run's own strategies."""
+"""Copy of the file that registered the run's own strategies, agents or environment."""
 
 
 class Run:
@@ -126,7 +126,7 @@ class Run:
           UserError: if the folder already exists, something that training needs is amiss, see
             `prepare`, or training must stop, see `check`.
         """
-        self._require_new()
+        self.require_new()
         goals = self.prepare()
         about = self.create()
         clock = Clock(0.0)
@@ -175,7 +175,7 @@ class Run:
         Raises:
           UserError: if the folder already exists or cannot be made, or there is no plugin.
         """
-        self._require_new()
+        self.require_new()
         plugin = self.config.replay.plugin
         if plugin and not Path(plugin).is_file():
             raise UserError(f"plugin: {plugin} is no file; name one that registers something")
@@ -187,7 +187,7 @@ class Run:
         if plugin:
             shutil.copyfile(plugin, self.folder / PLUGIN)
         return {
-            "plugin_sha256": plugin_hash(self.folder),
+            "plugin_sha256": plugin_hash(self.folder / PLUGIN),
             "task": self.config.env.task,
             "environment": self.env.name,
             "evaluation": self._evaluation(),
@@ -204,7 +204,12 @@ class Run:
         env, plan = self.config.env, self.config.train
         return {"scored_on": env.scored_on, "eval_episodes": plan.eval_episodes}
 
-    def _require_new(self) -> None:
+    def require_new(self) -> None:
+        """Refuses to train from scratch in a folder that already exists.
+
+        Raises:
+          UserError: if it does.
+        """
         if self.folder.exists():
             is_run = (self.folder / checkpoint.FOLDER).is_dir()
             resume = f", or go on with --resume {self.folder}" if is_run else ""
@@ -230,7 +235,8 @@ class Run:
         if epoch > self.epochs or finished:
             raise UserError(
                 f"env_steps: {self.folder} has been trained for {int(state.env_steps)} steps; "
-                "ask for more than that with --env-steps, in Python by train.env_steps"
+                f"ask for {'more than' if finished else 'at least'} that with --env-steps, in "
+                "Python by train.env_steps"
             )
         self.console.print(f"resuming {self.folder} after epoch {epoch} of {self.epochs}")
         metrics.rewind(self.folder, epoch)  # first, because it refuses damaged lines
@@ -291,7 +297,7 @@ class Run:
             )
         evaluate.require_same_goal(about["goal"], self.env.goal_spec)
         _require_same_settings(about.get("settings", {}), self.config.lasting(), self.folder)
-        if about.get("plugin_sha256", "") != plugin_hash(self.folder):
+        if about.get("plugin_sha256", "") != plugin_hash(self.folder / PLUGIN):
             raise UserError(
                 f"plugin: {self.folder / PLUGIN} is not the file that the checkpoint was trained "
                 "with; restore it"
@@ -434,8 +440,8 @@ class Run:
           pay: `replay.scorer` of the environment's reward.
 
         Raises:
-          UserError: if training diverged, relabelling broke a rule, or training asked for a
-            held-out goal.
+          UserError: if training diverged, relabelling broke a rule, or an episode of the epoch
+            that is still stored asked for a held-out goal.
         """
         _require_finite({"env_steps": state.env_steps, **values}, self.folder)
         train_config = self.config.train
@@ -446,8 +452,11 @@ class Run:
         report = replay.check_drawn(self.env, self.config, pay, state.buffer, drawn)
         outside = int(report.violations.pop("workspace").sum())
         if report.broken:
+            strategy = self.config.replay.strategy
+            known = relabel.AUDITED_AS[strategy]
+            audited = "" if known == strategy else f", audited as {known!r}"
             raise UserError(
-                f"audit: strategy {self.config.replay.strategy!r}: {report.reasons()[0]}; training "
+                f"audit: strategy {strategy!r}{audited}: {report.reasons()[0]}; training "
                 f"has stopped in {self.folder}"
             )
         return {
@@ -639,11 +648,19 @@ def busy_s(line: Mapping[str, Any]) -> float:
 
 def _require_environment(env: GoalEnv, task: str) -> None:
     """Refuses an environment that lacks something, is of another task or misnames its costs."""
+    if isinstance(env, type):
+        raise UserError(f"env: {env.__name__} is a class; give an environment, {env.__name__}()")
     lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not _has(env, name)]
     if lacking:
         raise UserError(
             f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
         )
+    for name in ("horizon", "observation_size", "action_size"):
+        value = getattr(env, name)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(
+                f"env: {name} of {env.name} is {value!r}, no whole number above 0; mend it"
+            )
     if task not in (env.name, env.name.rstrip("0123456789")):  # bit strings have their length
         raise UserError(
             f"task: the settings say {task!r} and the environment is {env.name}; give its name, "
@@ -690,9 +707,8 @@ def _has(env: GoalEnv, name: str) -> bool:
     return hasattr(type(env), name) or hasattr(env, name)
 
 
-def plugin_hash(folder: Path) -> str:
-    """SHA-256 of the plugin that a run's folder keeps; empty without one."""
-    path = folder / PLUGIN
+def plugin_hash(path: Path) -> str:
+    """SHA-256 of a plugin, `PLUGIN` in a run's folder; empty without one."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
@@ -711,7 +727,7 @@ def _require_finite(line: Mapping[str, Any], folder: Path) -> None:
     bad = [name for name, value in line.items() if not math.isfinite(value)]
     if bad:
         raise UserError(
-            f"training: {', '.join(bad)} not finite after {line['env_steps']} steps in {folder}; "
-            "lower the learning rates or target_rate; if a whole round of episodes broke, the "
-            "physics is at fault"
+            f"training: {', '.join(bad)} not finite after {line['env_steps']} steps in {folder}, "
+            f"and {line['broken_episodes']:.0%} of the last episodes were not; lower the learning "
+            "rates or target_rate, unless the environment itself gives what is no number"
         )

@@ -131,8 +131,9 @@ def cycle(
 ) -> tuple[TrainState, dict[str, jax.Array], Drawn]:
     """One round of episodes and the updates that follow it."""
     next_key, play_key, label_key, learn_key = jax.random.split(state.key, 4)
-    episodes, faults = explore(env, agent, config, state, play_key)
-    episodes = rollout.without_broken(episodes, faults.broken)
+    played, dropped = explore(env, agent, config, state, play_key)
+    outcome = evaluate.outcome(env, played, dropped)
+    episodes = rollout.without_broken(played, outcome.broken)
     statistics = observe(config, state.normalizer, episodes, label_key)
     prioritize = prioritization.PRIORITIES[config.replay.priority]
     priority = jax.vmap(lambda one: prioritize(one, env.seconds_per_action))(episodes)
@@ -140,10 +141,9 @@ def cycle(
     learner, metrics, drawn = learn_in_stages(
         env, agent, config, state.env_steps, state.learner, statistics, replay, learn_key
     )
-    reached = evaluate.outcome(env, episodes).success & ~faults.broken  # copies count as failed
-    metrics["exploring_requested_goal_success"] = jnp.mean(reached)
-    metrics["broken_episodes"] = jnp.mean(faults.broken)
-    metrics["dropped_contact_steps"] = jnp.mean(faults.dropped / env.horizon)
+    metrics["exploring_requested_goal_success"] = jnp.mean(outcome.success)
+    metrics["broken_episodes"] = jnp.mean(outcome.broken)
+    metrics["dropped_contact_steps"] = jnp.mean(outcome.dropped / env.horizon)
     for i, spec in enumerate(env.cost_specs):
         metrics[f"exploring_{spec.name}"] = jnp.mean(jnp.sum(episodes.cost[..., i], axis=-1))
     played = config.train.num_envs * env.horizon * env.steps_per_action
@@ -166,8 +166,12 @@ def learn_in_stages(
 
 def explore(
     env: GoalEnv, agent: Agent, config: Config, state: TrainState, key: Key
-) -> tuple[Episode, rollout.Faults]:
-    """One episode [N, ...] in every environment under the exploring policy; consumes `key`."""
+) -> tuple[Episode, jax.Array]:
+    """One episode [N, ...] in every environment under the exploring policy; consumes `key`.
+
+    Returns:
+      The episodes, and in how many steps of each contacts were dropped, int32 [N].
+    """
 
     def policy(key: Key, obs: GoalObs) -> jax.Array:
         return exploring(agent, config, state.learner, state.normalizer, obs, key)

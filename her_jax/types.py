@@ -287,7 +287,7 @@ class EnvState(Protocol):
 class GoalEnv(Protocol):
     """A goal-conditioned environment of fixed episode length, as unbatched pure functions.
 
-    A simulation that breaks shows it by an observation that is not finite; see `rollout.Faults`.
+    A simulation that breaks shows it by an observation that is not finite; see `rollout.broken`.
 
     Episodes last exactly `horizon` steps and never terminate early; the environment never
     resets itself, so that no terminal observation is lost and no goal is reused.
@@ -375,6 +375,10 @@ class GoalEnv(Protocol):
     def begin(self, start: Any) -> EnvState:
         """The initial state of an episode from a drawn `Start`."""
         ...
+
+    def reset(self, key: Key) -> EnvState:
+        """The initial state of a random episode; consumes `key`."""
+        return self.begin(self.draw(key))
 
     @abc.abstractmethod
     def step(self, state: Any, action: jax.Array) -> EnvState:

@@ -10,6 +10,7 @@ import os
 import runpy
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,16 @@ def finished(toy, tmp_path_factory):
     """Final state, summary and folder of one run of the toy that tests only copy or read."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     return *Run(toy, tiny_config(), folder, SILENT).start(), folder
+
+
+@pytest.fixture
+def point(tmp_path) -> Iterator[Path]:
+    """A file that registers the toy; what it registers is forgotten afterwards."""
+    path = tmp_path / "point.py"
+    toy = (REPO / "tests" / "toy.py").read_text()
+    path.write_text(f"{toy}\nimport her_envs\nher_envs.register('Point', PointEnv)\n")
+    yield path
+    her_envs.forget()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_prefixes_may_be_written_or_left_out():
         ),
         ("fetch-push --algorithm dqn", "agent: 'dqn' does not fit the continuous actions"),
         ("bit-flip --algorithm sac", "agent: 'sac' does not fit the discrete actions"),
-        ("bit-flip --env.n 0", "n: 0 is not positive"),
+        ("bit-flip --env.n 0", "n: 0 is no positive whole number"),
         ("bit-flip --scored-on warp", "scored_on: 'warp' has no meaning in BitFlip"),
         ("bit-flip --reward dense", "reward: 'dense' has no meaning in BitFlip"),
         ("bit-flip --preset plappert2018", "preset: 'plappert2018' has no settings for"),

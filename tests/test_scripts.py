@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +142,32 @@ def test_a_plugin_that_exits_is_refused(tmp_path):
     (tmp_path / "leaves.py").write_text("import sys; sys.exit()")
     printed = script("train", "fetch-push", "--plugin", "leaves.py", folder=tmp_path, rc=2)
     assert "plugin: leaves.py fails: SystemExit" in printed
+
+
+def test_the_line_of_a_plugin_that_fails_is_named(tmp_path):
+    plugin = tmp_path / "lost.py"
+    plugin.write_text("import her_jax\n\nimport nowhere_to_be_found\n")
+    code = f"import launch; launch.guarded(lambda: launch.load_plugin({str(plugin)!r}))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=SCRIPT_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 2 and line.startswith(f"error: plugin: {plugin} fails: ModuleNotFou")
+    assert line.endswith(f"mend it ({plugin}, line 3)")
+
+
+def test_a_plugin_that_fails_half_way_fails_again(tmp_path):
+    text = "from her_jax import relabel\n"
+    text += "relabel.register('half', relabel.future, audited_as='future')\n1 / 0\n"
+    (tmp_path / "half.py").write_text(text)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"half\.py fails: ZeroDivisionError: division by zero"):
+            launch.load_plugin(str(tmp_path / "half.py"))
+    launch.forget_plugin()
+    assert "half" not in launch.registered()
 
 
 def test_bits_are_flipped_from_the_command_line(flipped, tmp_path):
@@ -304,16 +329,6 @@ def test_a_run_of_an_unknown_task_says_how_to_make_it_known(trained, tmp_path):
     copy_of(trained / "run", tmp_path, "config.json", '"task": "FetchPush"', '"task": "Mine"')
     with pytest.raises(UserError, match=r"environment: 'Mine' is unknown; .* from Python \(docs/"):
         launch.open_run(tmp_path / "run")
-
-
-@pytest.fixture
-def point(tmp_path) -> Iterator[Path]:
-    """A file that registers the toy; what it registers is forgotten afterwards."""
-    path = tmp_path / "point.py"
-    toy = (REPO / "tests" / "toy.py").read_text()
-    path.write_text(f"{toy}\nimport her_envs\nher_envs.register('Point', PointEnv)\n")
-    yield path
-    her_envs.forget()
 
 
 def test_a_task_in_a_file_is_known_to_scripts(point, tmp_path):

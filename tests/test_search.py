@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import her_envs
-import launch
 import presets
 import search
-from conftest import REPO, with_
+from conftest import REPO, fetch, with_
 from her_jax import goal_set, lock, memory
 from her_jax.errors import UserError
 
@@ -29,7 +28,7 @@ def quick(monkeypatch):
     """Learning curves that depend on the settings, without training."""
     seen = []
 
-    def curve(config, episodes, budget_s):
+    def curve(env, config, episodes, budget_s):
         seen.append(config)
         best = 0.9 if config.agent.layer_norm else 0.3
         for i in range(1, 9):
@@ -79,9 +78,22 @@ def test_a_trial_that_was_cut_short_is_left_out(quick, tmp_path):
 def test_one_process_at_a_time_writes_a_study(quick, tmp_path):
     out = tmp_path / "study.csv"
     out.touch()
-    with lock.alone(out), pytest.raises(UserError, match="another process writes to"):
+    with lock.alone(out), pytest.raises(UserError, match="out: another process writes to"):
         search.main("fetch-push", trials=1, out=out)
     assert not quick
+
+
+def test_a_task_of_a_plugin_is_searched(quick, point, tmp_path):
+    out = tmp_path / "study.csv"
+    search.main("Point", trials=2, plugin=str(point), out=out)
+    assert {config.env.task for config in quick} == {"Point"}
+    search.main("Point", trials=1, plugin=str(point), out=out)
+    assert len(out.read_text().splitlines()) == 4
+    point.write_text(point.read_text() + "\n# another task, perhaps\n")
+    with pytest.raises(UserError, match="is a study with task Point of plugin"):
+        search.main("Point", trials=1, plugin=str(point), out=out)
+    with pytest.raises(UserError, match=r"task: 'Line' is unknown; .* by --plugin"):
+        search.main("Line", plugin=str(point), out=out)
 
 
 def test_a_preset_without_memory_scores_nothing(quick, tmp_path, monkeypatch):
@@ -155,7 +167,9 @@ def test_the_score_is_the_mean_over_the_budget_and_the_best_the_highest(monkeypa
     curve = [search.Point(10, 0.0, 0.2), search.Point(20, 10.0, 0.7), search.Point(30, 30.0, 0.3)]
     monkeypatch.setattr(search, "learning_curve", lambda *_: curve)
     values = {name: choices[0] for name, choices in origin.space.items()}
-    trial = search.run_trial(presets.load("tuned", "fetch-push"), values, origin)
+    trial = search.run_trial(
+        fetch("FetchPush"), presets.load("tuned", "fetch-push"), values, origin
+    )
     assert trial.score == pytest.approx(score) and trial.final == 0.3 and trial.env_steps == 30
     done = [dataclasses.replace(trial, score=score) for score in (0.3, 0.9, 0.5)]
     assert search._study(done, origin, values)[0].best_value == 0.9
@@ -163,7 +177,7 @@ def test_the_score_is_the_mean_over_the_budget_and_the_best_the_highest(monkeypa
 
 def test_a_trial_that_is_never_scored_in_time_scores_nothing(monkeypatch):
     monkeypatch.setattr(search, "learning_curve", lambda *_: [])
-    trial = search.run_trial(presets.load("tuned", "fetch-push"), {}, FAST)
+    trial = search.run_trial(fetch("FetchPush"), presets.load("tuned", "fetch-push"), {}, FAST)
     assert (trial.score, trial.final, trial.env_steps) == (0.0, 0.0, 0)
 
 
@@ -182,12 +196,12 @@ def test_a_trial_that_does_not_fit_into_memory_scores_nothing(monkeypatch, origi
     monkeypatch.setattr(search, "learning_curve", full)
     monkeypatch.setattr(memory, "free_bytes", lambda: 8e9)
     preset = presets.load("tuned", "fetch-push")
-    assert search.run_trial(preset, {}, origin).score == 0.0
+    assert search.run_trial(fetch("FetchPush"), preset, {}, origin).score == 0.0
     assert "not trained to the end: memory: the device ran out (RESOURCE" in capsys.readouterr().out
     huge = dataclasses.replace(
         preset, replay=dataclasses.replace(preset.replay, capacity=10**9)
     )  # refused before anything compiles
-    trial = search.run_trial(huge, {}, origin)
+    trial = search.run_trial(fetch("FetchPush"), huge, {}, origin)
     assert (trial.score, trial.final, trial.env_steps) == (0.0, 0.0, 0)
     assert "not trained: capacity" in capsys.readouterr().out
 
@@ -196,7 +210,7 @@ def test_a_trial_that_does_not_fit_into_memory_scores_nothing(monkeypatch, origi
 
     monkeypatch.setattr(search, "learning_curve", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        search.run_trial(preset, {}, origin)
+        search.run_trial(fetch("FetchPush"), preset, {}, origin)
 
 
 def test_a_preset_that_does_not_fit_into_memory_is_refused(monkeypatch, tmp_path):
@@ -222,16 +236,15 @@ def test_curves_are_of_validation_goals(monkeypatch, toy, config):
     """The held-out goals of published figures are never seen."""
     drawn = []
     draw = goal_set.draw
-    monkeypatch.setattr(launch, "make_env", lambda settings: toy)
     monkeypatch.setattr(goal_set, "draw", lambda *words: drawn.append(words[1:]) or draw(*words))
     monkeypatch.setattr(goal_set, "standard", None)
     config = with_(config, env_steps=240, updates_per_cycle=1)
-    ((steps, seconds, success),) = search.learning_curve(config, 8)
+    ((steps, seconds, success),) = search.learning_curve(toy, config, 8)
     assert steps == 240 and seconds > 0 and 0 <= success <= 1
     assert drawn == [(8, search.VALIDATION_SEED)]
-    points = list(search.learning_curve(config, 8, 2 * seconds))
+    points = list(search.learning_curve(toy, config, 8, 2 * seconds))
     assert all(point.train_s <= 2 * seconds for point in points)  # and not until 240 steps
-    assert not list(search.learning_curve(config, 8, 1e-9))
+    assert not list(search.learning_curve(toy, config, 8, 1e-9))
 
 
 def test_settings_are_judged_on_goals_of_their_own():
@@ -282,7 +295,11 @@ def test_committed_studies_say_what_they_are_of(task, budget, count):
     [
         ("bit-flip", {}, "preset: 'tuned' of bit-flip trains dqn"),
         ("fetch-push", {"preset": "efficient"}, "preset: 'efficient' of fetch-push trains sac"),
-        ("fetch-push", {"preset": "plappert2018"}, "preset: 'plappert2018' has agent"),
+        (
+            "fetch-push",
+            {"preset": "plappert2018", "train_s": 9.0},
+            "preset: 'plappert2018' has train.num_envs",
+        ),
         ("fetch-push", {"trials": 0}, "trials: 0 is not positive"),
         ("fetch-push", {"train_s": -1.0}, "train_s: -1.0 is no number of seconds"),
         ("fetch-push", {"train_s": 9.0, "env_steps": 100}, "env_steps, train_s: both given"),

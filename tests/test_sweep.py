@@ -331,6 +331,15 @@ def test_what_has_no_effect_in_a_training_makes_no_second_one(grid, left, capsys
     assert "is the same training as" in capsys.readouterr().out
 
 
+def test_a_fixed_temperature_follows_no_target():
+    words = ["fetch-push", "--algorithm", "sac", "--no-tune-temperature"]
+    words += ["--target-entropy-per-action", "-2"]
+    config = train.parse(words).config
+    with pytest.raises(UserError, match="entropy_per_action: without effect with a fixed temp"):
+        train.require_effect(train.named(words), [config])
+    assert grouping.settings(config)["target_entropy_per_action"] == -1
+
+
 def test_figures_are_those_of_the_papers():
     def configs(name):
         return [s.config for s in sweep.parse(["fetch-push", "--figure", name])[0].settings]
@@ -554,6 +563,17 @@ def test_table_of_the_success_at_the_end(runs):
     assert "| 0, 1 (unfinished: 2) | 200 | 0.300 |" in none and "not reached" in none
 
 
+def test_rows_of_a_table_are_told_apart_by_all_but_their_task(tmp_path):
+    kinds: list[dict[str, Any]] = [{}, {"reward": "dense"}, {"tolerance": "her2017"}]
+    made = [write_run(tmp_path / f"{i}", [0.5], (), **kind) for i, kind in enumerate(kinds)]
+    lines = plot.summary_table(made).splitlines()[2:]
+    assert [line.split(" | ")[1] for line in lines] == [
+        "tolerance=v4, reward=sparse",
+        "tolerance=v4, reward=dense",
+        "tolerance=her2017, reward=sparse",
+    ]
+
+
 @pytest.fixture
 def lopsided(tmp_path) -> list[Path]:
     """Three seeds whose median is not their mean."""
@@ -585,6 +605,36 @@ def test_pictures_show_medians_best_and_mean_where_they_say(lopsided, tmp_path, 
         assert axes.get_ylabel().startswith(word)
         (points,) = [line for line in axes.lines if line.get_marker() == "o"]
         np.testing.assert_allclose(points.get_xydata(), [[1, value], [2, value]])
+
+
+def test_a_setting_that_titles_name_is_drawn_over(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plot, "_save", lambda figure, out: drawn.append(figure))
+    runs = [tmp_path / str(n) for n in (8, 12)]
+    for n, run in zip((8, 12), runs, strict=True):
+        write_run(run, [n / 20])
+        config = train.parse(["bit-flip", "--n", str(n)]).config
+        metrics.write_json(run / metrics.CONFIG, config.to_dict())
+    plot.over_setting(runs, tmp_path / "x.png", "n")
+    best, _ = drawn.pop().axes
+    (points,) = [line for line in best.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(points.get_xydata(), [[8, 0.4], [12, 0.6]])
+
+
+def test_numbers_of_several_panels_are_read(tmp_path):
+    first = write_run(tmp_path / "a", [0.1])
+    later = write_run(tmp_path / "b", [0.2], tolerance="her2017")
+    metrics.rewind(later, 0)
+    line = {"epoch": 1, "env_steps": 5000, "requested_goal_success": 0.2}
+    metrics.append(later, line)
+    for run in (first, later):
+        (run / metrics.SUMMARY).unlink()
+    plot.write_csv([first, later], tmp_path / "curves.csv")
+    read = plot.read_csv(tmp_path / "curves.csv")
+    assert {title: [c.success for c in curves] for title, curves in read.items()} == {
+        "FetchPush, within 5 cm": [[[0.1]]],
+        "FetchPush, within 7 cm": [[[0.2]]],
+    }
 
 
 def test_curves_as_numbers(runs, tmp_path):

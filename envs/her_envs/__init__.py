@@ -126,8 +126,8 @@ def make(
     of_fetch = {"physics": physics, "model": model, "tolerance": tolerance}
     of_fetch |= {"reward": reward, "goal": goal, "action_repeat": action_repeat}
     if name == bitflip.NAME:
-        if n < 1:
-            raise UserError(f"n: {n} is not positive; give the number of bits, e.g. 10")
+        if not isinstance(n, int) or n < 1:
+            raise UserError(f"n: {n} is no positive whole number; give the number of bits, e.g. 10")
         _refuse_unused(name, of_fetch)
         return BitFlipEnv(n)
     _refuse_unused(name, {"n": n})

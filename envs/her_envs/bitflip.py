@@ -112,11 +112,6 @@ class BitFlipEnv(GoalEnv):
             RewardPair("threshold", (_TOLERANCE, *zeros[1:]), zeros, -1.0, False),
         )
 
-    @property
-    def held_out_file(self) -> None:
-        """None: starts of any size are drawn from the reserved key."""
-        return None
-
     def draw(self, key: Key) -> BitFlipStart:
         """Uniform start and goal; consumes `key`."""
         bits_key, goal_key = jax.random.split(key)
@@ -125,10 +120,6 @@ class BitFlipEnv(GoalEnv):
     def begin(self, start: BitFlipStart) -> BitFlipState:
         """The initial state."""
         return _state(jnp.asarray(start.bits), jnp.asarray(start.desired_goal))
-
-    def reset(self, key: Key) -> BitFlipState:
-        """Draws a start and a goal, and begins there; consumes `key`."""
-        return self.begin(self.draw(key))
 
     def step(self, state: BitFlipState, action: jax.Array) -> BitFlipState:
         """Flips the chosen bit; a vector without any entry above 0.5 flips none."""

@@ -19,8 +19,8 @@ from her_jax.types import CostSpec, EnvState, GoalEnv, GoalSpec, Key, RewardPair
 
 
 @dataclasses.dataclass(frozen=True)
-class Repeated:
-    """An environment whose step is `times` steps of another; satisfies `her_jax.types.GoalEnv`.
+class Repeated(GoalEnv):
+    """An environment whose step is `times` steps of another.
 
     Its costs are sums over those steps, so that an episode's sum stays what it was; if a simulation
     breaks in any of them, the observation of the last is not a number.
@@ -116,10 +116,6 @@ class Repeated:
     def begin(self, start: Any) -> EnvState:
         """As the environment."""
         return self.env.begin(start)
-
-    def reset(self, key: Key) -> EnvState:
-        """Draws a start and begins there; consumes `key`."""
-        return self.begin(self.draw(key))
 
     def step(self, state: Any, action: jax.Array) -> EnvState:
         """Advances by `times` steps under one action [A]."""

@@ -50,7 +50,8 @@ def make(config: AgentConfig, env: GoalEnv) -> Agent:
     """The agent that a configuration describes, for the actions of an environment.
 
     Raises:
-      UserError: if the agent and the environment's actions do not fit, or nobody has registered it.
+      UserError: if the agent and the environment's actions do not fit, nobody has registered it, or
+        it cannot be made.
     """
     if type(config) not in _CLASSES:
         raise UserError(f"agent: {type(config).__name__} is unknown; register it first")
@@ -61,7 +62,13 @@ def make(config: AgentConfig, env: GoalEnv) -> Agent:
             f"agent: {config.NAME!r} does not fit the {kind} actions of {env.name}; "
             f"use {' or '.join(fits)}"
         )
-    return _CLASSES[type(config)](config, env.action_size)
+    try:
+        return _CLASSES[type(config)](config, env.action_size)
+    except Exception as error:  # whatever a user's class may raise
+        raise UserError(
+            f"agent: {config.NAME!r} cannot be made of its settings and the number of actions: "
+            f"{reason(error)}; mend it"
+        ) from error
 
 
 def register(settings: type[Any], agent: Callable[[Any, int], Agent]) -> None:
@@ -79,15 +86,23 @@ def register(settings: type[Any], agent: Callable[[Any, int], Agent]) -> None:
     own = vars(settings).get("__dataclass_params__")  # a parent's says nothing of new fields
     if own is None or not own.frozen or not hasattr(settings, "DISCRETE"):
         raise UserError(
-            f"agent: {settings.__name__} is no frozen dataclass with NAME and DISCRETE; mend it"
+            f"agent: {settings.__name__} is no frozen dataclass with NAME and DISCRETE; see "
+            "her_jax.agents.register"
         )
     fields = dataclasses.fields(settings)
     names = {field.name for field in fields}
     missing = dataclasses.MISSING
-    bare = [x.name for x in fields if x.default is missing and x.default_factory is missing]
+    bare = [x.name for x in fields if x.default is missing]
     if bare or "discount" not in names:
         what = f"no default for {', '.join(bare)}" if bare else "no discount"
         raise UserError(f"agent: {settings.__name__} has {what}; mend it")
+    plain = bool | int | float | str | tuple
+    odd = [name for name in names if not isinstance(getattr(settings, name, ()), plain)]
+    if odd:
+        raise UserError(
+            f"agent: the default of {odd[0]} in {settings.__name__} is no number, text or tuple; "
+            "make it one"
+        )
     if taken := names & _OTHER_SETTINGS:
         raise UserError(
             f"agent: {', '.join(sorted(taken))} of {settings.__name__} is another setting's name; "

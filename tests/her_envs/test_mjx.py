@@ -486,9 +486,10 @@ def test_intact_episodes_are_left_as_they_are(toy):
     policy = functools.partial(lambda key, obs: jax.random.uniform(key, (2,)))
     starts = jax.vmap(toy.draw)(jax.random.split(jax.random.key(0), 4))
     keys = jax.random.split(jax.random.key(1), 4)
-    episodes, faults = jax.vmap(lambda s, k: rollout.play(toy, policy, s, k))(starts, keys)
-    assert not faults.broken.any() and not faults.dropped.any()
-    assert same(rollout.without_broken(episodes, faults.broken), episodes)
+    episodes, dropped = jax.vmap(lambda s, k: rollout.play(toy, policy, s, k))(starts, keys)
+    broken = rollout.broken(episodes)
+    assert not broken.any() and not dropped.any()
+    assert same(rollout.without_broken(episodes, broken), episodes)
 
 
 @pytest.mark.parametrize(

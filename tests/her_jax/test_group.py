@@ -115,8 +115,6 @@ def test_counters_stay_scalars_under_vmap(config, tmp_path):
 def test_every_reopened_seed_has_its_own_state(mapped, config, tmp_path):
     shutil.copytree(mapped, tmp_path / "g")
     runs = runs_of(with_(config, env_steps=1200), tmp_path / "g")
-    for run in runs:
-        (run.folder / "summary.json").unlink()
     (reopened,) = group._begun(runs, "map", runs[0].prepare(3), contextlib.ExitStack())
     for i, run in enumerate(runs):
         assert same(group.pick(reopened.states, i), run.restore()[1])
@@ -136,6 +134,22 @@ def test_seeds_that_lack_only_their_audit_compile_no_training(
     monkeypatch.setattr(Run, "finish", lambda run, *_: finished.append(run.folder))
     assert group.fit(runs, "map") == {}
     assert finished == [run.folder for run in runs]
+
+
+def test_seeds_with_a_larger_budget_are_not_finished(mapped, config, monkeypatch):
+    begun = []
+    monkeypatch.setattr(group, "_begun", lambda runs, *_: begun.extend(runs) or [])
+    for env_steps, count in ((480, 0), (960, 0), (1200, 3)):
+        runs = runs_of(with_(config, env_steps=env_steps), mapped)
+        assert group.fit(runs, "map") == {} and len(begun) == count
+
+
+def test_a_folder_that_is_in_the_way_leaves_no_other_behind(config, tmp_path):
+    runs = runs_of(config, tmp_path, (0, 1))
+    runs[1].folder.mkdir()
+    with pytest.raises(UserError, match="point-seed1 already exists"):
+        group.fit(runs, "map")
+    assert [path.name for path in tmp_path.iterdir()] == [runs[1].folder.name]
 
 
 def test_a_refused_seed_takes_its_state_and_no_other_with_it(config, tmp_path):
@@ -168,7 +182,6 @@ def test_interrupted_groups_end_where_uninterrupted_ones_do(mapped, config, tmp_
     shutil.rmtree(tmp_path / "point-seed1")
     with optimised():
         group.fit(runs_of(half, tmp_path, (1,)), "map")
-        (tmp_path / "point-seed1" / "summary.json").unlink()
         assert group.fit(runs_of(config, tmp_path), "map") == {}
     for run, reference in zip(runs_of(config, tmp_path), whole, strict=True):
         assert same(run.restore()[1], reference.restore()[1])

@@ -63,6 +63,13 @@ def registered():
     assert set(AGENTS) == {"ddpg", "td3", "sac", "dqn"}
 
 
+def test_an_agent_that_cannot_be_made_is_refused(registered, config, tmp_path):
+    registered(IdleConfig, lambda config, env: env.action_size)
+    mine: Any = IdleConfig()
+    with pytest.raises(UserError, match=r"'idle' cannot be made .* 'int' object has no attribute"):
+        Run(PointEnv(), dataclasses.replace(config, agent=mine), tmp_path / "r", SILENT)
+
+
 def test_an_agent_of_ones_own_trains_in_a_run_and_in_groups(registered, config, tmp_path):
     registered(IdleConfig, Idle)
     mine: Any = IdleConfig(scales=(0.2, 0.3))
@@ -155,6 +162,14 @@ def test_what_cannot_be_registered(registered, config, tmp_path):
     )
     with pytest.raises(UserError, match="agent: Bare has no default for far"):
         registered(bare, Idle)
+    listed = dataclasses.make_dataclass(
+        "Listed",
+        [("sizes", list, dataclasses.field(default_factory=list))],
+        bases=(IdleConfig,),
+        frozen=True,
+    )
+    with pytest.raises(UserError, match="agent: Listed has no default for sizes"):
+        registered(listed, Idle)
     taken = dataclasses.make_dataclass(
         "Taken", [("k", float, 3.0)], bases=(IdleConfig,), frozen=True
     )

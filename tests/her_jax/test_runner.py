@@ -493,6 +493,15 @@ def test_what_an_environment_lacks_is_listed(config, tmp_path):
     assert "reward_pairs" not in str(caught.value) and "success" in str(caught.value)
 
 
+@pytest.mark.parametrize("horizon", [0, -5, 2.5])
+def test_an_environment_without_whole_steps_is_refused(config, tmp_path, horizon):
+    env: Any = PointEnv
+    with pytest.raises(UserError, match=f"env: horizon of Point is {horizon}, no whole number"):
+        Run(env(horizon=horizon), config, tmp_path / "r", SILENT)
+    with pytest.raises(UserError, match="env: PointEnv is a class; give an environment, PointEnv"):
+        Run(env, config, tmp_path / "r", SILENT)
+
+
 def test_double_precision_is_refused(toy, config, tmp_path):
     with jax.enable_x64(True), pytest.raises(UserError, match="JAX_ENABLE_X64: environments"):
         Run(toy, config, tmp_path / "r", SILENT)

@@ -159,17 +159,16 @@ class FetchEnv(GoalEnv):
             RewardPair("threshold", (0.0, edge, 0.0), goal, threshold, False),
         )
 
-    def reset(self, key: Key) -> FetchState:
-        """Draws an object position and a goal, and begins there; consumes `key`."""
-        return self.begin(self.draw(key))
-
     def begin(self, start: FetchStart) -> FetchState:
         """The initial state of an episode."""
         physics, values = self.physics.reset(jnp.asarray(start.object_xy))
         return self._state(physics, values, jnp.asarray(start.desired_goal))
 
     def step(self, state: FetchState, action: jax.Array) -> FetchState:
-        """Advances by 40 ms; `action` [4] is clipped to [-1, 1]."""
+        """Advances by 40 ms; `action` [4] is clipped to [-1, 1].
+
+        What is no number moves nothing; `rollout.broken` finds it in an episode.
+        """
         action = jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0)
         chex.assert_shape(action, (self.action_size,))
         finger_delta = jnp.zeros(()) if self.task.block_gripper else action[3]
