@@ -245,6 +245,8 @@ class DDPGConfig:
     """Adam step size of the actor."""
     critic_learning_rate: float = 1e-3
     """Adam step size of the critic."""
+    learning_rate_half_life: int = 0
+    """Updates in which both step sizes halve, again and again; 0 to keep them."""
     discount: float = 0.98
     """gamma; 1 - 1/T in Baselines."""
     target_rate: float = 0.05
@@ -397,7 +399,10 @@ AGENTS: dict[str, type[AgentConfig]] = {
 
 _POSITIVE = ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate")
 _AT_LEAST_ONE = ("critics", "target_critics", "target_period", "actor_period")
-_NOT_NEGATIVE = ("action_l2", "noise_std", "target_noise_std", "target_noise_clip")
+_NOT_NEGATIVE = (
+    *("action_l2", "noise_std", "target_noise_std", "target_noise_clip"),
+    "learning_rate_half_life",
+)
 
 
 def _check_agent(agent: Any) -> None:
