@@ -70,7 +70,8 @@ def alike(
         labels name a few.
       title: of the panel of some settings; default `panel_title`.
       also: what counts as a setting of a run besides, by name.
-      shown: how many settings a label names before it only counts them; None for all.
+      shown: how many settings a label names, if they tell all apart, before it only counts them;
+        None for all.
 
     Raises:
       UserError: if a folder is no run, or `by` names no setting, or too few to tell groups apart.
@@ -328,11 +329,12 @@ def task(settings: dict[str, Any]) -> str:
 
 
 def panel_title(settings: dict[str, Any], by: Sequence[str]) -> str:
-    """Task and tolerance, and of bit strings the size, but for what tells curves apart.
+    """Task, tolerance, reward, and whether there is a single goal; of bit strings the size.
 
     Args:
       settings: of a group.
-      by: names of settings that tell it from others.
+      by: names of settings that curves are told apart by: of reward, goal and size those that are
+        not among them are named.
     """
     task = settings["task"]
     if task == bitflip.NAME:
@@ -350,6 +352,11 @@ def _count(groups: Sequence[Seeds], names: Sequence[str]) -> int:
     return len({json.dumps([seeds.settings.get(name) for name in names]) for seeds in groups})
 
 
+def _kinds(groups: Sequence[Seeds], names: Sequence[str]) -> int:
+    """How many different labels some settings make."""
+    return len({label(seeds.settings, names) for seeds in groups})
+
+
 def _labelled(
     members: Sequence[Seeds], by: Sequence[str], shown: int | None = SHOWN
 ) -> list[Seeds]:
@@ -359,6 +366,9 @@ def _labelled(
       UserError: if two of them agree in all that `by` names.
     """
     names = by or differing(members)
+    if not by and shown is not None:  # as many more as tell all apart
+        while shown < len(names) and _kinds(members, names[:shown]) < len(members):
+            shown += 1
     seen: dict[str, Seeds] = {}
     for seeds in members if by else ():
         text = label(seeds.settings, by)

@@ -293,13 +293,14 @@ def forget_plugin() -> None:
 
 
 def _line_of_plugin(error: BaseException | None) -> str:
-    """Where in the plugin an error was raised, or what it was raised from; "" if not there."""
+    """Where in the plugin the first error was raised that led to this one; "" if nowhere."""
+    where = ""
     while error is not None:
-        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        for frame in traceback.extract_tb(error.__traceback__):
             if frame.filename == _loaded.path:
-                return f" ({frame.filename}, line {frame.lineno})"
+                where = f" ({frame.filename}, line {frame.lineno})"
         error = error.__cause__
-    return ""
+    return where
 
 
 def registered() -> tuple[str, ...]:

@@ -204,9 +204,14 @@ def summary_table(runs: Sequence[Path], by: Sequence[str] = ()) -> str:
       runs: run folders.
       by: settings that tell lines apart; default those that differ.
     """
-    return "\n".join(
-        [*_HEADER, *(_row(seeds) for seeds in grouping.alike(runs, by, grouping.task))]
-    )
+    groups = grouping.alike(runs, by, None if by else grouping.task)
+    titles = {(seeds.settings["task"], seeds.title) for seeds in groups}
+    tasks = [task for task, _ in titles]
+    rows = []
+    for seeds in groups:
+        task = seeds.settings["task"]
+        rows.append(_row(seeds, task if tasks.count(task) == 1 else seeds.title))
+    return "\n".join([*_HEADER, *rows])
 
 
 def write_csv(runs: Sequence[Path], out: Path, by: Sequence[str] = ()) -> None:
@@ -364,14 +369,14 @@ def floors(panel: Axes, curves: Sequence[Curve]) -> None:
         panel.axhline(score, color="gray", linestyle=":", linewidth=1)
 
 
-def _row(seeds: Seeds) -> str:
+def _row(seeds: Seeds, task: str) -> str:
     """One line of the table; seeds that did not finish are named, not scored."""
     finished = grouping.finished(seeds.runs)
     left_out = [str(launch.read_config(run).seed) for run in seeds.runs if run not in finished]
     summaries = [grouping.summary(run) for run in finished]
     scored = ", ".join(str(summary["seed"]) for summary in summaries)
     names = scored + (f" (unfinished: {', '.join(left_out)})" if left_out else "")
-    cells = [seeds.title, seeds.label or "-", names.strip()]
+    cells = [task, seeds.label or "-", names.strip()]
     if not summaries:
         return f"| {' | '.join([*cells, '-', '-', '-', '-', '-'])} |"
     final = [summary["requested_goal_success"] for summary in summaries]

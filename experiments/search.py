@@ -32,12 +32,13 @@ from typing import Any, NamedTuple
 import jax
 import tyro
 
+import her_envs
 import launch
 import presets
 from her_jax import agents, evaluate, goal_set, lock, memory, provenance, train
 from her_jax.config import Config
 from her_jax.errors import UserError
-from her_jax.runner import plugin_hash
+from her_jax.runner import Run, plugin_hash
 from her_jax.types import GoalEnv
 
 SPACE: dict[str, tuple[Any, ...]] = {
@@ -52,7 +53,7 @@ SPACE: dict[str, tuple[Any, ...]] = {
     "replay.k": (4.0, 8.0),
     "replay.n_step": (1, 3),
 }
-"""Settings that are searched, and their choices; priorities are energy."""
+"""Settings that are searched, and their choices; priorities are energy, of Fetch tasks alone."""
 
 PACE: dict[str, tuple[Any, ...]] = {
     "train.num_envs": (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
@@ -104,7 +105,9 @@ class Origin(NamedTuple):
     @property
     def space(self) -> dict[str, tuple[Any, ...]]:
         """Settings that are searched, and their choices."""
-        return SPACE | PACE if self.budget_s else SPACE
+        space = SPACE | PACE if self.budget_s else SPACE
+        by_energy = self.task in her_envs.TASKS
+        return {name: space[name] for name in space if by_energy or name != "replay.priority_share"}
 
 
 class Point(NamedTuple):
@@ -161,7 +164,7 @@ def main(
     Args:
       task: One of train.py's tasks with continuous actions, or what `--plugin` registers.
       trials: Trials to add.
-      preset: Where to begin: one of train.py's that trains the task with DDPG.
+      preset: Where to begin: the name of one of train.py's that trains the task with DDPG.
       physics: Physics of training and validation; see train.py.
       model: Model of training and validation; see train.py.
       env_steps: Environment steps of a trial; default 160,000.
@@ -207,7 +210,13 @@ def main(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("a").close()
     env = launch.make_env(base.env)
-    memory.require(env, base)
+    if plugin:
+        if base.env.task not in launch.registered():
+            added = ", ".join(launch.registered()) or "nothing"
+            raise UserError(f"plugin: {plugin} registers {added}, not {task}; leave it out")
+        Run(env, base, out, launch.console).prepare()
+    else:
+        memory.require(env, base)
     launch.keep_programs()
     with lock.alone(out, "out"):
         done = read(out, origin)
@@ -319,12 +328,13 @@ def learning_curve(
 
 
 def configured(base: Config, values: dict[str, Any]) -> Config:
-    """`base` with other values of the searched settings, and episodes replayed by energy.
+    """`base` with other values of the searched settings; with a share, episodes by energy.
 
     With another pace an epoch of several cycles plays no more steps than before, and replays no
     more transitions: what ends after the budget is not scored.
     """
-    parts: dict[str, dict[str, Any]] = {"replay": {"priority": "energy"}}
+    by_energy = "replay.priority_share" in values
+    parts: dict[str, dict[str, Any]] = {"replay": {"priority": "energy"} if by_energy else {}}
     for name, value in values.items():
         part, field = name.split(".")
         parts.setdefault(part, {})[field] = value

@@ -399,10 +399,7 @@ AGENTS: dict[str, type[AgentConfig]] = {
 
 _POSITIVE = ("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate")
 _AT_LEAST_ONE = ("critics", "target_critics", "target_period", "actor_period")
-_NOT_NEGATIVE = (
-    *("action_l2", "noise_std", "target_noise_std", "target_noise_clip"),
-    "learning_rate_half_life",
-)
+_NOT_NEGATIVE = ("action_l2", "noise_std", "target_noise_std", "target_noise_clip")
 
 
 def _check_agent(agent: Any) -> None:
@@ -437,6 +434,13 @@ def _check_agent(agent: Any) -> None:
         "discount",
         agent.discount,
         "must lie in [0, 1): targets are clipped to -1 / (1 - discount)",
+    )
+    half_life = values.get("learning_rate_half_life", 0)
+    _require(
+        half_life >= 0,
+        "learning_rate_half_life",
+        half_life,
+        "is negative; give updates, or 0 to keep the learning rates",
     )
     for name in ("target_rate", "average_rate"):
         value = values.get(name, 1.0)

@@ -56,9 +56,9 @@ def resolve(batch: str) -> str:
 
 def finished(run: Run) -> bool:
     """Whether the run has its summary, which is written last, and no budget beyond it."""
-    trained = checkpoint.latest(run.folder)
-    is_trained = trained is None or trained >= run.epochs
-    return is_trained and (run.folder / metrics.SUMMARY).is_file()
+    path = run.folder / metrics.SUMMARY
+    budget = run.epochs * run.epoch_steps
+    return path.is_file() and metrics.read_json(path).get("env_steps", budget) >= budget
 
 
 def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
@@ -85,6 +85,9 @@ def fit(runs: Sequence[Run], batch: str = "auto") -> dict[Path, str]:
     if not waiting:
         return {}
     goals = waiting[0].prepare(*_held(waiting, mode))
+    for run in waiting:  # before any folder is made or changed
+        if checkpoint.latest(run.folder) is None:
+            run.require_new()
     stopped: dict[Path, str] = {}
     with contextlib.ExitStack() as locks:
         groups = [*_begun(waiting, mode, goals, locks), *_fresh(waiting, mode, goals, locks)]
@@ -340,8 +343,6 @@ def _fresh(
     fresh = [run for run in runs if checkpoint.latest(run.folder) is None]
     if not fresh:
         return []
-    for run in fresh:  # before the first folder is made
-        run.require_new()
     abouts = [run.create() for run in fresh]
     for run in fresh:
         locks.enter_context(lock.alone(run.folder))

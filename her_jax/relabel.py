@@ -163,7 +163,7 @@ def _try(name: str, strategy: Strategy, horizon: int, stored: int) -> None:
     except UserError:
         raise
     except Exception as error:  # whatever a user's function may raise
-        raise UserError(f"strategy: {name!r} fails: {reason(error)}; mend it") from None
+        raise UserError(f"strategy: {name!r} fails: {reason(error)}; mend it") from error
     for what, found, low, high in (
         ("time", time, REQUEST, horizon),
         ("episode", episode, 0, stored - 1),

@@ -231,8 +231,8 @@ class Run:
                     f"{evaluation[name]!r}; go on with that"
                 )
         about |= {"evaluation": evaluation, "environment": self.env.name}
-        finished = (self.folder / metrics.SUMMARY).exists() and epoch == self.epochs
-        if epoch > self.epochs or finished:
+        finished = (self.folder / metrics.SUMMARY).exists()
+        if epoch > self.epochs or (finished and epoch == self.epochs):
             raise UserError(
                 f"env_steps: {self.folder} has been trained for {int(state.env_steps)} steps; "
                 f"ask for {'more than' if finished else 'at least'} that with --env-steps, in "
@@ -650,14 +650,15 @@ def _require_environment(env: GoalEnv, task: str) -> None:
     """Refuses an environment that lacks something, is of another task or misnames its costs."""
     if isinstance(env, type):
         raise UserError(f"env: {env.__name__} is a class; give an environment, {env.__name__}()")
-    lacking = [name for name in vars(GoalEnv) if name[0] != "_" and not _has(env, name)]
+    needed = [name for name in vars(GoalEnv) if name[0] != "_" and name != "reset"]
+    lacking = [name for name in needed if not _has(env, name)]
     if lacking:
         raise UserError(
             f"env: {type(env).__name__} has no {', '.join(lacking)}; see her_jax.types.GoalEnv"
         )
     for name in ("horizon", "observation_size", "action_size"):
         value = getattr(env, name)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int | np.integer) or value < 1:
             raise UserError(
                 f"env: {name} of {env.name} is {value!r}, no whole number above 0; mend it"
             )
@@ -726,8 +727,9 @@ def _require_finite(line: Mapping[str, Any], folder: Path) -> None:
     """Stops a run that has diverged; the checkpoint before it stays."""
     bad = [name for name, value in line.items() if not math.isfinite(value)]
     if bad:
+        broken = max(line[name] for name in line if name.endswith("broken_episodes"))
         raise UserError(
             f"training: {', '.join(bad)} not finite after {line['env_steps']} steps in {folder}, "
-            f"and {line['broken_episodes']:.0%} of the last episodes were not; lower the learning "
-            "rates or target_rate, unless the environment itself gives what is no number"
+            f"where {broken:.0%} of the last episodes broke; lower the learning rates or "
+            "target_rate, unless the environment itself gives what is no number"
         )

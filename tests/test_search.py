@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import itertools
 
@@ -92,6 +93,9 @@ def test_a_task_of_a_plugin_is_searched(quick, point, tmp_path):
     point.write_text(point.read_text() + "\n# another task, perhaps\n")
     with pytest.raises(UserError, match="is a study with task Point of plugin"):
         search.main("Point", trials=1, plugin=str(point), out=out)
+    assert all(config.replay.priority == "uniform" for config in quick)
+    with pytest.raises(UserError, match=r"point\.py registers Point, not fetch-push; leave it out"):
+        search.main("fetch-push", plugin=str(point), out=out)
     with pytest.raises(UserError, match=r"task: 'Line' is unknown; .* by --plugin"):
         search.main("Line", plugin=str(point), out=out)
 
@@ -245,6 +249,13 @@ def test_curves_are_of_validation_goals(monkeypatch, toy, config):
     points = list(search.learning_curve(toy, config, 8, 2 * seconds))
     assert all(point.train_s <= 2 * seconds for point in points)  # and not until 240 steps
     assert not list(search.learning_curve(toy, config, 8, 1e-9))
+
+
+def test_settings_of_a_users_task_are_trained(point, tmp_path):
+    out = tmp_path / "study.csv"
+    search.main("Point", plugin=str(point), out=out, trials=1, env_steps=1, episodes=4)
+    (trial,) = csv.DictReader(out.read_text().splitlines())
+    assert "replay.priority_share" not in trial and 0 <= float(trial["score"]) <= 1
 
 
 def test_settings_are_judged_on_goals_of_their_own():

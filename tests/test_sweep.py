@@ -574,6 +574,28 @@ def test_rows_of_a_table_are_told_apart_by_all_but_their_task(tmp_path):
     ]
 
 
+def test_labels_name_as_many_settings_as_tell_all_apart(tmp_path):
+    kinds = ({}, {"reward": "dense"}, {"tolerance": "her2017"}, {"k": 8.0}, {"discount": 0.5})
+    made = [write_run(tmp_path / f"{i}", [0.5], (), **kind) for i, kind in enumerate(kinds)]
+    lines = plot.summary_table(made).splitlines()[2:]
+    assert len({line.split(" | ")[1] for line in lines}) == len(kinds)
+
+
+def test_rows_by_a_setting_say_of_which_panel_they_are(tmp_path):
+    kinds: list[dict[str, Any]] = [
+        {"tolerance": tolerance, "k": k} for tolerance in ("v4", "her2017") for k in (4.0, 8.0)
+    ]
+    made = [write_run(tmp_path / f"{i}", [0.5], (), **kind) for i, kind in enumerate(kinds)]
+    cells = [line.split(" | ")[:2] for line in plot.summary_table(made, ("k",)).splitlines()[2:]]
+    assert cells == [
+        ["| FetchPush, sparse reward, within 5 cm", "k=4"],
+        ["| FetchPush, sparse reward, within 5 cm", "k=8"],
+        ["| FetchPush, sparse reward, within 7 cm", "k=4"],
+        ["| FetchPush, sparse reward, within 7 cm", "k=8"],
+    ]
+    assert plot.summary_table(made[:2], ("k",)).splitlines()[2].startswith("| FetchPush | k=4 |")
+
+
 @pytest.fixture
 def lopsided(tmp_path) -> list[Path]:
     """Three seeds whose median is not their mean."""

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
+
 from her_envs import bitflip
 from her_envs.bitflip import BitFlipEnv
 from her_envs.fetch import model as scenes
@@ -126,7 +128,7 @@ def make(
     of_fetch = {"physics": physics, "model": model, "tolerance": tolerance}
     of_fetch |= {"reward": reward, "goal": goal, "action_repeat": action_repeat}
     if name == bitflip.NAME:
-        if not isinstance(n, int) or n < 1:
+        if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"n: {n} is no positive whole number; give the number of bits, e.g. 10")
         _refuse_unused(name, of_fetch)
         return BitFlipEnv(n)

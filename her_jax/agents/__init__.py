@@ -92,17 +92,18 @@ def register(settings: type[Any], agent: Callable[[Any, int], Agent]) -> None:
     fields = dataclasses.fields(settings)
     names = {field.name for field in fields}
     missing = dataclasses.MISSING
-    bare = [x.name for x in fields if x.default is missing]
+    bare = [x.name for x in fields if x.default is missing and x.default_factory is missing]
     if bare or "discount" not in names:
         what = f"no default for {', '.join(bare)}" if bare else "no discount"
         raise UserError(f"agent: {settings.__name__} has {what}; mend it")
-    plain = bool | int | float | str | tuple
-    odd = [name for name in names if not isinstance(getattr(settings, name, ()), plain)]
-    if odd:
-        raise UserError(
-            f"agent: the default of {odd[0]} in {settings.__name__} is no number, text or tuple; "
-            "make it one"
-        )
+    for field in fields:
+        made = field.default_factory
+        default = field.default if made is missing else made()
+        if not isinstance(default, bool | int | float | str | tuple):
+            raise UserError(
+                f"agent: the default of {field.name} in {settings.__name__} is no number, text or "
+                "tuple; make it one"
+            )
     if taken := names & _OTHER_SETTINGS:
         raise UserError(
             f"agent: {', '.join(sorted(taken))} of {settings.__name__} is another setting's name; "

@@ -120,7 +120,7 @@ class DDPG:
         """One update of critics, actor and, when due, targets; consumes `key`."""
         chex.assert_rank([batch.inputs, batch.action, batch.reward], [2, 2, 1])
         config = self.config
-        half_life = config.learning_rate_half_life
+        half_life = float(config.learning_rate_half_life)
         share = 0.5 ** (learner.updates / half_life) if half_life else 1.0
         targets = self.targets(learner, batch, key)
         critic_loss, critics, critic_optimizer = parts.learn_critics(

@@ -152,6 +152,15 @@ def test_a_folder_that_is_in_the_way_leaves_no_other_behind(config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [runs[1].folder.name]
 
 
+def test_a_folder_that_is_in_the_way_leaves_finished_runs_as_they_are(mapped, config, tmp_path):
+    runs = runs_of(with_(config, env_steps=1200), tmp_path, (0, 1))
+    shutil.copytree(mapped / runs[0].folder.name, runs[0].folder)
+    runs[1].folder.mkdir()
+    with pytest.raises(UserError, match="point-seed1 already exists"):
+        group.fit(runs, "map")
+    assert (runs[0].folder / metrics.SUMMARY).is_file()
+
+
 def test_a_refused_seed_takes_its_state_and_no_other_with_it(config, tmp_path):
     runs = runs_of(config, tmp_path)
     goals: Any = None

@@ -168,8 +168,13 @@ def test_what_cannot_be_registered(registered, config, tmp_path):
         bases=(IdleConfig,),
         frozen=True,
     )
-    with pytest.raises(UserError, match="agent: Listed has no default for sizes"):
+    with pytest.raises(UserError, match="default of sizes in Listed is no number, text or tuple"):
         registered(listed, Idle)
+    made = [("scales", tuple, dataclasses.field(default_factory=lambda: (0.5,)))]
+    registered(
+        dataclasses.make_dataclass("Slotted", made, bases=(IdleConfig,), frozen=True, slots=True),
+        Idle,
+    )
     taken = dataclasses.make_dataclass(
         "Taken", [("k", float, 3.0)], bases=(IdleConfig,), frozen=True
     )
