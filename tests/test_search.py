@@ -251,8 +251,16 @@ def test_curves_are_of_validation_goals(monkeypatch, toy, config):
     assert not list(search.learning_curve(toy, config, 8, 1e-9))
 
 
-def test_settings_of_a_users_task_are_trained(point, tmp_path):
+def test_settings_of_a_users_task_are_trained(point, tmp_path, monkeypatch):
     out = tmp_path / "study.csv"
+    small = with_(
+        presets.load("tuned", "fetch-push"),
+        task="Point",
+        cycles_per_epoch=1,
+        updates_per_cycle=1,
+        priority="uniform",
+    )
+    monkeypatch.setattr(presets, "load", lambda preset, task: small)
     search.main("Point", plugin=str(point), out=out, trials=1, env_steps=1, episodes=4)
     (trial,) = csv.DictReader(out.read_text().splitlines())
     assert "replay.priority_share" not in trial and 0 <= float(trial["score"]) <= 1
