@@ -245,8 +245,6 @@ class DDPGConfig:
     """Adam step size of the actor."""
     critic_learning_rate: float = 1e-3
     """Adam step size of the critic."""
-    learning_rate_half_life: int = 0
-    """Updates in which both step sizes halve, again and again; 0 to keep them."""
     discount: float = 0.98
     """gamma; 1 - 1/T in Baselines."""
     target_rate: float = 0.05
@@ -434,13 +432,6 @@ def _check_agent(agent: Any) -> None:
         "discount",
         agent.discount,
         "must lie in [0, 1): targets are clipped to -1 / (1 - discount)",
-    )
-    half_life = values.get("learning_rate_half_life", 0)
-    _require(
-        half_life >= 0,
-        "learning_rate_half_life",
-        half_life,
-        "is negative; give updates, or 0 to keep the learning rates",
     )
     for name in ("target_rate", "average_rate"):
         value = values.get(name, 1.0)

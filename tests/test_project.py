@@ -145,7 +145,6 @@ def test_settings_that_came_later_default_to_what_was_done_before():
     old["replay"] = ("plugin", "priority", "priority_share", "n_step", "late_batch_size")
     old["replay"] += ("min_displacement",)
     old["agent"] = ("name", "layer_norm", "critics", "target_critics", "average_rate")
-    old["agent"] += ("learning_rate_half_life",)
     for part, names in old.items():
         for name in names:
             del values[part][name]

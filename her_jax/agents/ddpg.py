@@ -6,7 +6,6 @@
         critic: minimise mean (Q(s, g, a) - y)^2
         actor:  minimise mean -Q(s, g, pi(s, g)) + c * mean pi(s, g)^2
         both gradients are taken at the old parameters, then both Adam steps
-        (half-life h > 0: of size alpha 0.5^(t / h) at update t = 0, 1, ...)
         every `target_period` updates: (Q', pi') <- (1 - tau) (Q', pi') + tau (Q, pi)
         (rho < 1: the policy that is evaluated averages the parameters of pi)
     behaviour: pi + N(0, sigma^2), clipped; with probability eps a uniform action instead
@@ -120,25 +119,15 @@ class DDPG:
         """One update of critics, actor and, when due, targets; consumes `key`."""
         chex.assert_rank([batch.inputs, batch.action, batch.reward], [2, 2, 1])
         config = self.config
-        half_life = float(config.learning_rate_half_life)
-        share = 0.5 ** (learner.updates / half_life) if half_life else 1.0
         targets = self.targets(learner, batch, key)
         critic_loss, critics, critic_optimizer = parts.learn_critics(
-            config,
-            learner.critics.online,
-            learner.critic_optimizer,
-            targets,
-            batch,
-            share * config.critic_learning_rate,
+            config, learner.critics.online, learner.critic_optimizer, targets, batch
         )
         (actor_loss, value), actor_grads = jax.value_and_grad(self.actor_loss, has_aux=True)(
             learner.actor.online, learner.critics.online, batch
         )
         actor, actor_optimizer = parts.descend(
-            share * config.actor_learning_rate,
-            learner.actor.online,
-            actor_grads,
-            learner.actor_optimizer,
+            config.actor_learning_rate, learner.actor.online, actor_grads, learner.actor_optimizer
         )
         updates = learner.updates + 1
         due = updates % config.target_period == 0

@@ -81,31 +81,14 @@ def critic_loss(critics: Any, config: HasCritics, targets: jax.Array, batch: Bat
 
 
 def learn_critics(
-    config: HasCritics,
-    critics: Any,
-    optimizer: Any,
-    targets: jax.Array,
-    batch: Batch,
-    learning_rate: jax.Array | float | None = None,
+    config: HasCritics, critics: Any, optimizer: Any, targets: jax.Array, batch: Batch
 ) -> tuple[jax.Array, Any, Any]:
-    """Loss [] of the critics, and critics and optimizer after a step down its gradient.
-
-    Args:
-      config: the agent's settings.
-      critics: online parameters of all critics.
-      optimizer: Adam's moments.
-      targets: y [B].
-      batch: what they are targets of.
-      learning_rate: Adam step size; default the settings'.
-    """
-    rate = config.critic_learning_rate if learning_rate is None else learning_rate
+    """Loss [] of the critics, and critics and optimizer after a step down its gradient."""
     loss, grads = jax.value_and_grad(critic_loss)(critics, config, targets, batch)
-    return loss, *descend(rate, critics, grads, optimizer)
+    return loss, *descend(config.critic_learning_rate, critics, grads, optimizer)
 
 
-def descend(
-    learning_rate: jax.Array | float, params: Any, grads: Any, optimizer: Any
-) -> tuple[Any, Any]:
+def descend(learning_rate: float, params: Any, grads: Any, optimizer: Any) -> tuple[Any, Any]:
     """One step of Adam (beta 0.9 and 0.999, epsilon 1e-8: optax's and Baselines' defaults)."""
     steps, optimizer = optax.adam(learning_rate).update(grads, optimizer, params)
     return optax.apply_updates(params, steps), optimizer

@@ -49,7 +49,6 @@ from her_jax.errors import UserError
         (TrainConfig, {"observation_noise": -0.1}, "observation_noise: -0.1"),
         (ReplayConfig, {"strategy": "futur"}, "choose one of future, final"),
         (DDPGConfig, {"discount": 1.0}, "discount: 1.0"),
-        (DDPGConfig, {"learning_rate_half_life": -1}, "learning_rate_half_life: -1 is negative"),
         (DDPGConfig, {"hidden": ()}, "hidden: ()"),
         (DDPGConfig, {"critic_learning_rate": 0.0}, "critic_learning_rate: 0.0"),
         (DDPGConfig, {"target_rate": 1.5}, "target_rate: 1.5"),
