@@ -206,17 +206,17 @@ def main(
     for name, choices in origin.space.items():
         if start[name] not in choices:
             raise UserError(f"preset: {preset!r} has {name} = {start[name]}, which is not searched")
-    with launch.writing("out", out):  # before any trial is made
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.open("a").close()
+    if plugin and base.env.task not in launch.registered():
+        added = ", ".join(launch.registered()) or "nothing"
+        raise UserError(f"plugin: {plugin} registers {added}, not {task}; leave it out")
     env = launch.make_env(base.env)
     if plugin:
-        if base.env.task not in launch.registered():
-            added = ", ".join(launch.registered()) or "nothing"
-            raise UserError(f"plugin: {plugin} registers {added}, not {task}; leave it out")
         Run(env, base, out, launch.console).prepare()
     else:
         memory.require(env, base)
+    with launch.writing("out", out):  # before any trial is made
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()
     launch.keep_programs()
     with lock.alone(out, "out"):
         done = read(out, origin)

@@ -221,6 +221,7 @@ def test_a_preset_that_does_not_fit_into_memory_is_refused(monkeypatch, tmp_path
     monkeypatch.setattr(memory, "free_bytes", lambda: 1e6)
     with pytest.raises(UserError, match="capacity: "):
         search.main("fetch-push", out=tmp_path / "study.csv")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_budget_of_seconds_searches_the_pace_too(quick, tmp_path):
